@@ -1,0 +1,84 @@
+"""Action types and actions as values (paper, section 3: an action is a type with its objects)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.model import Model
+
+Scalar = str | int | float | bool
+"""A hyperparameter's value: what MLflow can store as a param and a person can compare."""
+
+SlotKind = Literal["model", "models", "sft", "preference", "prompts"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One typed place of an action type that an object is put into."""
+
+    name: str
+    """The keyword under which the action's function gets the object."""
+    kind: SlotKind
+    """`model`: one of the pool; `models`: several of the pool, order-free; otherwise one dataset of that kind."""
+    minimum: int = 1
+    """Fewest objects; for `models` at least 2."""
+    maximum: int = 1
+    """Most objects."""
+    role: Literal["any", "initial", "produced"] = "any"
+    """Which models fit: all, those the user declared, or those that actions made."""
+
+
+@dataclass(frozen=True)
+class ActionType:
+    """A model-improving method with its slots and the hyperparameters that the search may choose from."""
+
+    name: str
+    """The key of its file in `conf/action`."""
+    description: str
+    """What the agent reads."""
+    function: str
+    """`module:function`, imported only where it runs."""
+    slots: tuple[Slot, ...]
+    """In the order of `Action.objects`."""
+    grid: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    """Every hyperparameter with its allowed values, defaults filled in; one value = fixed."""
+    paper: str = ""
+    """Link to the method's source."""
+    version: str = "1"
+    """Changes when the code would make another model from the same inputs."""
+    timeout_minutes: float = 240.0
+    """An action that runs longer is ended as FAILED."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """(type, objects, hyperparameters): makes one new model. Made by `enumeration.ActionSpace`, which checks it."""
+
+    type: str
+    """Name of the action type."""
+    models: tuple[Model, ...]
+    """All input models in slot order; their runs are the parents."""
+    datasets: tuple[Dataset, ...]
+    """All input datasets in slot order."""
+    hyperparameters: Mapping[str, Scalar]
+    """One value for every key of the type's grid."""
+    fingerprint: str
+    """Equal for two actions that would make the same model (see enumeration.py)."""
+    slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Slot name -> names of the objects in it."""
+    seed: int = 0
+    """Given to the action's function."""
+    data_fraction: float = 1.0
+    """Share of each dataset that is used, (0, 1]; a stable nested subset."""
+
+    def describe(self) -> str:
+        """One line, such as `sft_lora(model=model-1a2b3c4d, dataset=calls, learning_rate=0.001)`."""
+        inputs = [f"{slot}={'+'.join(names)}" for slot, names in self.slots.items()]
+        values = [f"{key}={value}" for key, value in self.hyperparameters.items()]
+        return f"{self.type}({', '.join(inputs + values)})"
+
+    def params(self) -> dict[str, Any]:
+        """What the action's MLflow run shows as params: objects and hyperparameters under plain names."""
+        objects = {slot: ", ".join(names) for slot, names in self.slots.items()}
+        return {"action": self.type, **objects, **self.hyperparameters, "seed": self.seed, "data_fraction": self.data_fraction}

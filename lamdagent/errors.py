@@ -1,0 +1,42 @@
+"""Every error that this package raises on purpose.
+
+LamdagentError
+├── UserError          the user's input is wrong: one clear message, exit code 2, no traceback
+│   └── ConfigError    the composed configuration is wrong: all faults at once
+├── IllegalAction      an action that the space does not offer (a policy's mistake, never fatal)
+└── ActionFailed       the action ran and gave no usable model: recorded as a FAILED run, the search goes on
+"""
+
+from collections.abc import Sequence
+
+
+class LamdagentError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class UserError(LamdagentError):
+    """Bad input: the message says what was wrong, what was given, what is allowed, what to do."""
+
+
+class ConfigError(UserError):
+    """All faults of a configuration, so that they are mended in one round."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        """Keep `faults` (at least one) and print them as a numbered list."""
+        self.faults = tuple(faults)
+        head = "1 fault in the configuration" if len(faults) == 1 else f"{len(faults)} faults in the configuration"
+        super().__init__(head + ":\n" + "\n".join(f"  {i}. {fault}" for i, fault in enumerate(faults, 1)))
+
+
+class IllegalAction(LamdagentError):
+    """The objects do not fit the slots of the action type; the message says what is allowed."""
+
+
+class ActionFailed(LamdagentError):
+    """The action or its evaluation failed for a reason that a person understands."""
+
+    def __init__(self, reason: str, kind: str = "error") -> None:
+        """`kind` is a short stable word (`out_of_memory`, `nan_loss`, `bad_data`, `timeout`, `lost_worker`, `error`)."""
+        self.reason = reason
+        self.kind = kind
+        super().__init__(reason)

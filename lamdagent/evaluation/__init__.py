@@ -1,0 +1,1 @@
+"""STEP 3: a model becomes scores on weighted tasks, each with its standard error."""

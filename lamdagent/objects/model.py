@@ -1,0 +1,33 @@
+"""A model in the pool: where its weights are and what made it. A value, never loaded weights."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model, initial or produced. Equal in form for both, so that no policy prefers a name (paper, debiasing)."""
+
+    fingerprint: str
+    """Hex digest of what the model is: of its weights (initial) or of the action that makes it (produced)."""
+    location: str
+    """A local folder in Hugging Face layout, or an MLflow artifact URI such as `runs:/<run id>/model`."""
+    run_id: str | None = None
+    """The MLflow run that scored it (base) or made it (action)."""
+    base: str = ""
+    """Fingerprint of the initial model that it descends from; its own when initial."""
+    depth: int = 0
+    """Actions on the longest path from an initial model; 0 when initial."""
+    architecture: str = ""
+    """`architectures[0]` of its config.json; merges need it equal. Empty when unknown."""
+    vocabulary: int = 0
+    """Rows of its embedding; merges need it equal. 0 when unknown."""
+
+    @property
+    def name(self) -> str:
+        """The neutral name that people, prompts and MLflow see."""
+        return f"model-{self.fingerprint[:8]}"
+
+    @property
+    def initial(self) -> bool:
+        """True for a model that the user declared, False for one that an action made."""
+        return self.depth == 0

@@ -1,0 +1,88 @@
+"""A trial is one scored run of the store, ours or foreign; the history is all of them, in order."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from lamdagent.actions.action import Action
+from lamdagent.evaluation.task import Score
+from lamdagent.objects.model import Model
+
+Status = Literal["finished", "failed", "running"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is known of one base model or one action."""
+
+    run_id: str
+    kind: Literal["base", "action"]
+    status: Status
+    action: Action | None
+    """None for a base model."""
+    model: Model | None
+    """The model that was scored; None when the action failed."""
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    """Task name -> score on the task's own scale, `search` split."""
+    score: Score | None = None
+    """The weighted score; None when failed or not comparable."""
+    test_scores: Mapping[str, Score] = field(default_factory=dict)
+    """Task name -> score on the `test` split; only for the few that were tested."""
+    test_score: Score | None = None
+    policy: str = ""
+    reason: str = ""
+    """Why the policy picked it."""
+    status_reason: str = ""
+    """Why it failed, for a person."""
+    parents: tuple[str, ...] = ()
+    """Run ids of the input models, in slot order."""
+    started: int = 0
+    """Milliseconds since the epoch."""
+    seconds: float = 0.0
+    """Wall time of action and evaluation."""
+    search_run_id: str = ""
+    """The search run that it belongs to."""
+
+
+@dataclass(frozen=True)
+class History:
+    """All trials, oldest first. Never changes: a turn makes a new one."""
+
+    trials: tuple[Trial, ...] = ()
+    reflection: str = ""
+    """The LLM's latest memory update; empty without an LLM."""
+
+    def __iter__(self) -> Iterator[Trial]:
+        """Oldest first."""
+        return iter(self.trials)
+
+    @cached_property
+    def by_run(self) -> Mapping[str, Trial]:
+        """Run id -> trial."""
+        return {trial.run_id: trial for trial in self.trials}
+
+    @cached_property
+    def by_model(self) -> Mapping[str, Trial]:
+        """Model fingerprint -> the trial that made (or scored) it."""
+        return {trial.model.fingerprint: trial for trial in self.trials if trial.model}
+
+    @cached_property
+    def actions(self) -> tuple[Trial, ...]:
+        """Trials that are actions."""
+        return tuple(trial for trial in self.trials if trial.kind == "action")
+
+    @cached_property
+    def scored(self) -> tuple[Trial, ...]:
+        """Trials with a score, best first; the earlier one first among equals."""
+        return tuple(sorted((t for t in self.trials if t.score), key=lambda t: (-t.score.value, t.started)))  # type: ignore[union-attr]
+
+    @cached_property
+    def failed(self) -> tuple[Trial, ...]:
+        """Trials that failed."""
+        return tuple(trial for trial in self.trials if trial.status == "failed")
+
+    def base_score(self) -> Score | None:
+        """The best score among the base models: what a pipeline has to beat."""
+        scores = [t.score for t in self.trials if t.kind == "base" and t.score]
+        return max(scores, key=lambda s: s.value) if scores else None
