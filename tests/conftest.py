@@ -1,0 +1,25 @@
+"""Fixtures that every test may use."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMDAGENT_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def pico_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model in Hugging Face layout. Read only."""
+    from lamdagent import pico
+
+    folder = tmp_path_factory.mktemp("pico")
+    pico.build(folder)
+    return str(folder)
