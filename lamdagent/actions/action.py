@@ -27,6 +27,8 @@ class Slot:
     """Most objects."""
     role: Literal["any", "initial", "produced"] = "any"
     """Which models fit: all, those the user declared, or those that actions made."""
+    mirror: str = ""
+    """For two order-free models: the hyperparameter that is the first one's share, 1 - share when they swap places."""
 
 
 @dataclass(frozen=True)
@@ -81,4 +83,10 @@ class Action:
     def params(self) -> dict[str, Any]:
         """What the action's MLflow run shows as params: objects and hyperparameters under plain names."""
         objects = {slot: ", ".join(names) for slot, names in self.slots.items()}
-        return {"action": self.type, **objects, **self.hyperparameters, "seed": self.seed, "data_fraction": self.data_fraction}
+        return {
+            "action": self.type,
+            **objects,
+            **self.hyperparameters,
+            "seed": self.seed,
+            "data_fraction": self.data_fraction,
+        }

