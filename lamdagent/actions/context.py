@@ -1,0 +1,96 @@
+"""What every action function is given: where to write, how to load, which rows, which seed."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamdagent.errors import ActionFailed
+from lamdagent.execution.executor import Progress, Report
+
+Loaded = tuple[Any, Any]
+"""(model, tokenizer), the transformers objects: what an action function returns."""
+
+SUBSET = "lamdagent-subset-1"
+"""Salt of the order that `data_fraction` cuts; another one would draw other subsets."""
+
+
+def ignore_progress(progress: Progress) -> None:
+    """The report of a caller who does not care."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The first argument of every action function; the rest are the action's slots and hyperparameters."""
+
+    output: Path
+    """The new model's folder; made by whoever writes first (`save`, or the action itself)."""
+    seed: int = 0
+    """For every random choice of the action."""
+    data_fraction: float = 1.0
+    """Share of each dataset to use, (0, 1]."""
+    report: Report = ignore_progress
+    """Called with a `Progress` as often as the action likes."""
+
+    def load(self, folder: str) -> Loaded:
+        """Model (weights in the precision in which they are stored) and tokenizer of a local folder.
+
+        Raises:
+            ActionFailed: there is no readable safetensors model in it.
+        """
+        from transformers import AutoModelForCausalLM
+
+        quiet()
+        safely: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+        try:
+            return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **safely), self.tokenizer(folder)
+        except (OSError, ValueError) as error:
+            raise ActionFailed(f"The model in {folder} cannot be loaded: {error}", kind="bad_model") from error
+
+    def tokenizer(self, folder: str) -> Any:
+        """The tokenizer of a local folder, chat template included."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+    def rows(self, path: str, columns: Sequence[str] = ()) -> Any:
+        """A `datasets.Dataset` of the JSONL file's rows, cut to `data_fraction`, at least 1; `columns` = only those present.
+
+        The subset is stable and nested: the rows of 10 % are among those of 20 %, whatever the order of the file.
+
+        Raises:
+            ActionFailed: the file has no rows.
+        """
+        from datasets import Dataset
+
+        with Path(path).open(encoding="utf-8") as file:
+            found = [json.loads(line) for line in file if line.strip()]
+        if not found:
+            raise ActionFailed(f"The dataset {path} has no rows.", kind="bad_data")
+        kept = sorted(found, key=_rank)[: max(1, round(self.data_fraction * len(found)))]
+        return Dataset.from_list([{k: row[k] for k in columns if k in row} for row in kept] if columns else kept)
+
+    def save(self, model: Any, tokenizer: Any) -> Path:
+        """Write what an action returned into `output` (safetensors); nothing to do when the action has done so."""
+        if not (self.output / "config.json").exists():
+            model.save_pretrained(self.output)
+            tokenizer.save_pretrained(self.output)
+        return self.output
+
+
+def _rank(row: dict[str, Any]) -> str:
+    return hashlib.sha256((SUBSET + json.dumps(row, sort_keys=True)).encode()).hexdigest()
+
+
+def quiet() -> None:
+    """Keep the libraries' progress bars and chatter off the terminal, and their usage reports off the network."""
+    import datasets
+    import transformers
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL sends one per trainer
+    datasets.disable_progress_bars()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

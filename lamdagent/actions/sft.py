@@ -1,0 +1,42 @@
+"""Supervised fine-tuning (https://arxiv.org/abs/2203.02155, step 1), full or LoRA (https://arxiv.org/abs/2106.09685)."""
+
+from lamdagent.actions.context import Context, Loaded
+from lamdagent.actions.training import Recipe, arguments, train
+from lamdagent.objects.dataset import COLUMNS
+
+
+def sft(
+    context: Context,
+    *,
+    model: str,
+    dataset: str,
+    learning_rate: float = 1e-5,
+    steps: int = 200,
+    epochs: float = 1.0,
+    batch_size: int = 16,
+    micro_batch_size: int = 4,
+    max_length: int = 1024,
+    warmup: float = 0.1,
+    lora_rank: int = 0,
+    lora_alpha: int = 32,
+    lora_layers: int = 0,
+) -> Loaded:
+    """Learn the completions; the prompts carry no loss. See `Recipe` for the hyperparameters."""
+    from trl import SFTConfig, SFTTrainer
+
+    recipe = Recipe(
+        learning_rate=learning_rate,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        max_length=max_length,
+        warmup=warmup,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        lora_layers=lora_layers,
+    )
+    configuration = SFTConfig(**arguments(context, recipe), completion_only_loss=True)
+    return train(
+        context, SFTTrainer, configuration, model=model, dataset=dataset, columns=COLUMNS["sft"], recipe=recipe
+    )
