@@ -1,0 +1,1 @@
+"""The only room that imports MLflow: what is written, how it is read, who wrote it."""

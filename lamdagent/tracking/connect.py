@@ -1,0 +1,197 @@
+"""Opens a store: find it, prove that it answers, create its tables once, find or create the experiment."""
+
+import hashlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lamdagent.errors import UserError
+
+# The variable is read at mlflow's import: no "View run at" lines between ours.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+"""MLflow's own default, so that a plain `mlflow ui` in the same folder shows the search."""
+ALLOWED = "sqlite:///<file>, postgresql://, mysql:// or mssql:// with a host, or http(s)://<tracking server>"
+PROBE_TIMEOUT_S = 5
+"""How long an address may stay silent before it counts as wrong."""
+
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+def resolve_uri(uri: str | None) -> str:
+    """The address to use: `uri`, else MLFLOW_TRACKING_URI, else MLflow's default; SQLite paths are made absolute.
+
+    Raises:
+        UserError: a scheme that cannot hold a search.
+    """
+    given = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    scheme = given.partition("://")[0].partition("+")[0].lower()
+    if "://" not in given or scheme not in (*_DATABASES, "http", "https"):
+        raise _fault(given, "is not the address of an MLflow store")
+    if scheme != "sqlite":
+        return given.rstrip("/") if scheme.startswith("http") else given
+    head, _, path = given.partition(":///")
+    if not path or path == ":memory:":
+        raise _fault(given, "names no file; every process of a search must see the same store")
+    return f"{head}:///{Path(path).absolute()}"
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client whose store has answered and whose tables exist. `uri` comes from `resolve_uri`.
+
+    Raises:
+        UserError: unreachable, refused, not a store, or of another MLflow version; within seconds.
+    """
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if uri.startswith("http"):
+        return _open_server(uri)
+    probe_database(uri)
+    with _one_at_a_time(uri):
+        return _first_answer(uri)
+
+
+def find_experiment(client: MlflowClient, name: str, uri: str) -> str:
+    """Id of the experiment `name`, created if missing; safe when several processes do so at once.
+
+    Raises:
+        UserError: the experiment was deleted in MLflow.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=_artifact_root(uri, name)))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"tracking.experiment: the experiment '{name}' was deleted in MLflow. Choose another name, or restore it: "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return str(found.experiment_id)
+
+
+def probe_database(uri: str) -> None:
+    """One connection attempt with a short timeout: MLflow itself would retry for an hour.
+
+    Raises:
+        UserError: with the driver's own words.
+    """
+    import sqlalchemy
+
+    folder = sqlite_file(uri).parent if uri.startswith("sqlite") else None
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        key = "timeout" if folder is not None or uri.startswith("mssql") else "connect_timeout"
+        engine = sqlalchemy.create_engine(uri, connect_args={key: PROBE_TIMEOUT_S}, poolclass=sqlalchemy.pool.NullPool)
+        with engine.connect() as connection:
+            if folder is not None:
+                _tune_sqlite(connection)
+    except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        raise _fault(uri, f"cannot be opened ({_first_line(error)})") from None
+    except ModuleNotFoundError as error:
+        hint = "for PostgreSQL: pip install 'psycopg[binary]'"
+        raise _fault(uri, f"needs the Python database driver '{error.name}', which is not installed ({hint})") from None
+
+
+def sqlite_file(uri: str) -> Path:
+    """The file of an absolute SQLite address."""
+    return Path(uri.partition(":///")[2])
+
+
+def hide_password(uri: str) -> str:
+    """`uri` as it may be shown: never with a password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
+
+
+def _tune_sqlite(connection: object) -> None:
+    """Write-ahead log (a slow reader no longer locks writers out) and fresh statistics (sorting stays fast)."""
+    execute = connection.exec_driver_sql  # type: ignore[attr-defined]
+    execute("PRAGMA journal_mode=WAL")
+    execute("PRAGMA optimize=0x10002")
+
+
+def _open_server(uri: str) -> MlflowClient:
+    """A client of a tracking server, asked once, impatiently."""
+    with _impatient():
+        return _first_answer(uri)
+
+
+def _first_answer(uri: str) -> MlflowClient:
+    """Make the client and ask it something; on an empty database this creates the tables."""
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
+    except MlflowException as error:
+        raise _fault(uri, _explain(str(error))) from None
+    except (OSError, ValueError) as error:
+        raise _fault(uri, f"does not answer like an MLflow store ({_first_line(error)})") from None
+    return client
+
+
+def _explain(message: str) -> str:
+    """MLflow's error as the second half of a sentence that a person can act on."""
+    if "out-of-date database schema" in message:
+        return "was made by another MLflow version. Back it up, then run: mlflow db upgrade <address>"
+    if "401" in message or "403" in message:
+        return "refused us. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
+    if "Connection refused" in message or "Max retries exceeded" in message or "timed out" in message:
+        return f"is not reachable (waited up to {PROBE_TIMEOUT_S} s); is the server running"
+    return f"does not answer like an MLflow store ({_first_line(message)})"
+
+
+def _fault(uri: str, problem: str) -> UserError:
+    return UserError(f"tracking.uri: {hide_password(uri)} {problem}. Allowed: {ALLOWED}.")
+
+
+def _first_line(error: object) -> str:
+    text = hide_password(str(error)).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+@contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """Processes that create the tables of one empty database at the same time crash in MLflow's migrations."""
+    from filelock import FileLock
+
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"lamdagent-{os.getuid()}-{digest}.lock"):
+        yield
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Few retries and a short timeout for MLflow's REST calls; its patient defaults come back afterwards."""
+    values = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def _artifact_root(uri: str, name: str) -> str | None:
+    """Artifacts lie beside an SQLite file, wherever the command is started; elsewhere the store decides."""
+    if not uri.startswith("sqlite"):
+        return None
+    folder = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "experiment"
+    return str(sqlite_file(uri).parent / "mlruns" / folder)

@@ -1,0 +1,66 @@
+"""Who descends from whom, said three times: our tag, MLflow's model inputs and outputs, links for people."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
+
+from lamdagent.tracking.schema import WEIGHTS
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """The model that a run made (or stands for), as it appears among MLflow's models."""
+
+    name: str
+    """Its neutral name."""
+    weights: str
+    """`runs:/<run id>/model`, or the user's own source for a base model, whose weights are not copied."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def model_id_of(run: Run) -> str | None:
+    """Id of the LoggedModel that the run made, None when it made none (yet)."""
+    outputs = run.outputs.model_outputs if run.outputs else []
+    return str(outputs[0].model_id) if outputs else None
+
+
+def link_parents(client: MlflowClient, run_id: str, parents: Sequence[Run]) -> None:
+    """Make the parents' models inputs of the run; a foreign run without a LoggedModel stays in tag and description."""
+    ids = [model_id for parent in parents if (model_id := model_id_of(parent))]
+    if ids:
+        client.log_inputs(run_id, models=[LoggedModelInput(model_id) for model_id in dict.fromkeys(ids)])
+
+
+def add_model(client: MlflowClient, run: Run, entry: ModelEntry) -> str:
+    """Make `entry` an output of the run and return its id; a second call returns the first one's."""
+    known = model_id_of(run)
+    if known:
+        return known
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        name=entry.name,
+        source_run_id=run.info.run_id,
+        tags={**entry.tags, WEIGHTS: entry.weights},
+        params={key: str(value) for key, value in entry.params.items()},
+        model_type="lamdagent",
+    )
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return str(model.model_id)
+
+
+def describe(parents: Sequence[Run], text: str) -> str:
+    """The run's description: `text` and a link to every parent that MLflow's UI opens."""
+    if not parents:
+        return text
+    return f"{text}\n\n**Parents:** {' + '.join(link(parent) for parent in parents)}".strip()
+
+
+def link(run: Run) -> str:
+    """Markdown link to a run's page, good on every server and under every path prefix."""
+    name = "".join(letter for letter in run.info.run_name or run.info.run_id if letter not in "[]()<>\\`\n")
+    return f"[{name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"

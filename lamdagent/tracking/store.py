@@ -1,0 +1,255 @@
+"""The store: one experiment of an MLflow tracking store, written and read in this package's words."""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from mlflow.entities import Metric, Param, Run, RunTag
+
+from lamdagent.tracking import lineage, schema, weights
+from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri
+from lamdagent.tracking.lineage import ModelEntry
+from lamdagent.tracking.owner import provably_dead, this_process
+from lamdagent.tracking.records import OURS, RunCache, RunRecord, record_of, scan
+
+T = TypeVar("T")
+
+Curve = tuple[str, float, int, int]
+"""(metric, value, step, milliseconds since the epoch)."""
+
+MAX_PARAM = 6000
+"""Characters that MLflow keeps of a param."""
+MAX_TAG = 8000
+"""Characters that MLflow keeps of a tag."""
+
+
+class Store:
+    """Writes and reads one experiment. Holds no active run: many runs may be open at once, in many processes."""
+
+    def __init__(self, uri: str | None, experiment: str) -> None:
+        """Open the store at `uri` (None: MLFLOW_TRACKING_URI, then MLflow's default) and find or create `experiment`.
+
+        Raises:
+            UserError: the address is wrong, nothing answers there, or the experiment was deleted.
+        """
+        self.uri = resolve_uri(uri)
+        """Absolute: good in every working directory and for every child process."""
+        self.client = open_client(self.uri)
+        self.experiment = experiment
+        self.experiment_id = find_experiment(self.client, experiment, self.uri)
+        self._cache = RunCache(self.client, self.experiment_id)
+
+    # Searches ----------------------------------------------------------------------------------------------------
+
+    def start_search(
+        self, search_id: str, name: str, params: Mapping[str, Any], config_yaml: str, text: str = ""
+    ) -> str:
+        """Open the search run, parent of all others; `text` is its description in Markdown."""
+        tags = {schema.SEARCH_ID: search_id, schema.DESCRIPTION: text}
+        run_id = self._create("search", name, tags, params)
+        self.log_text(run_id, schema.CONFIG, config_yaml)
+        return run_id
+
+    def find_search(self, search_id: str) -> RunRecord | None:
+        """The newest search run of that id, in whatever state."""
+        where = f"{OURS} AND tags.`{schema.KIND}` = 'search' AND tags.`{schema.SEARCH_ID}` = {_quoted(search_id)}"
+        found = self.client.search_runs([self.experiment_id], where, 1, 1, ["attributes.start_time DESC"])
+        return record_of(found[0]) if found else None
+
+    def reopen_search(self, run_id: str) -> None:
+        """Make this process the owner of a search run that ended or was left behind; it is RUNNING again."""
+        self.set_tags(run_id, {schema.OWNER: this_process().dump(), schema.STATUS_REASON: ""})
+        self.client.update_run(run_id, status="RUNNING")
+
+    def end_search(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], reason: str = "") -> None:
+        """Close the search run; `reason` says why it did not finish."""
+        if reason:
+            self.set_tags(run_id, {schema.STATUS_REASON: reason})
+        self._end(run_id, status)
+
+    def log_progress_metric(self, search_run_id: str, best_score: float, step: int) -> None:
+        """Best score after `step` trials: the UI draws the best-so-far curve."""
+        self.log_metrics(search_run_id, {schema.SCORE: best_score}, step)
+
+    # Base and action runs ----------------------------------------------------------------------------------------
+
+    def start_run(
+        self,
+        search_run_id: str,
+        kind: Literal["base", "action"],
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        *,
+        parents: Sequence[str] = (),
+        text: str = "",
+    ) -> str:
+        """Open a run before its work starts. `parents`: run ids in slot order, of any experiment; `text`: Markdown.
+
+        Tag, model inputs and links of the lineage are all written here.
+        """
+        runs = {run_id: self.client.get_run(run_id) for run_id in dict.fromkeys(parents)}
+        ours = {
+            schema.PARENT_RUN: search_run_id,
+            schema.PARENTS: json.dumps(list(parents)),
+            schema.DESCRIPTION: lineage.describe(list(runs.values()), text),
+        }
+        run_id = self._create(kind, name, {**tags, **ours}, params)
+        lineage.link_parents(self.client, run_id, list(runs.values()))
+        return run_id
+
+    def finish_run(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float],
+        curves: Sequence[Curve] = (),
+        texts: Mapping[str, str] | None = None,
+        folders: Mapping[str, Path] | None = None,
+        staging: Path | None = None,
+        model: ModelEntry | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write everything, and FINISHED last: a finished run is complete. May be called again after a failure.
+
+        Args:
+            run_id: The open run.
+            metrics: Final values; they are shown on the run and on its model.
+            curves: The trainer's own figures, any number.
+            texts: Artifact path -> content.
+            folders: Artifact folder -> local folder whose files are copied there.
+            staging: Weights in Hugging Face layout. CONSUMED: use `model_folder` afterwards.
+            model: What the run made; becomes an output of the run.
+            tags: Known only at the end.
+        """
+        for path, text in (texts or {}).items():
+            self.log_text(run_id, path, text)
+        for path, folder in (folders or {}).items():
+            self.client.log_artifacts(run_id, str(folder), path)
+        if staging is not None:
+            weights.publish(self.client, run_id, staging)
+        model_id = lineage.add_model(self.client, self.client.get_run(run_id), model) if model else None
+        self._log_curves(run_id, curves)
+        self._log_metrics(run_id, metrics, 0, model_id)
+        self.set_tags(run_id, tags or {})
+        self._end(run_id, "FINISHED")
+
+    def fail_run(self, run_id: str, reason: str, details: str = "", kind: str = "error") -> None:
+        """Close the run as FAILED with a reason for people; `details` (a traceback) becomes an artifact."""
+        if details:
+            self.log_text(run_id, schema.FAILURE, details)
+        self.set_tags(run_id, {schema.STATUS_REASON: reason, schema.FAILURE_KIND: kind})
+        self._end(run_id, "FAILED")
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Add metrics, also to a finished run (test scores); they are shown on its model too."""
+        self._log_metrics(run_id, metrics, step, lineage.model_id_of(self.client.get_run(run_id)))
+
+    def log_text(self, run_id: str, path: str, text: str) -> None:
+        """Write a text artifact; an older one at `path` is replaced."""
+        self.client.log_text(run_id, text, path)
+
+    def log_dict(self, run_id: str, path: str, value: Mapping[str, Any]) -> None:
+        """Write `value` as JSON or YAML, as the ending of `path` says."""
+        self.client.log_dict(run_id, dict(value), path)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags, cut to what MLflow keeps."""
+        self._cache.touch(run_id)
+        for some in _chunks([RunTag(key, _cut(value, MAX_TAG)) for key, value in tags.items()], 100):
+            self.client.log_batch(run_id, tags=some)
+
+    # Weights and traces ------------------------------------------------------------------------------------------
+
+    def model_folder(self, run_id: str) -> Path:
+        """Local folder of the run's weights, see `weights.model_folder`."""
+        return weights.model_folder(self.client, run_id)
+
+    def link_traces(self, trace_ids: Sequence[str], run_id: str) -> None:
+        """Show the traces of a decision on the run that it decided."""
+        for some in _chunks(list(trace_ids), 100):
+            self.client.link_traces_to_run(list(some), run_id)
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[RunRecord]:
+        """Our runs of this experiment, oldest first, other processes' too; milliseconds after the first call."""
+        return self._cache.refresh()
+
+    def resync(self) -> list[RunRecord]:
+        """Like `runs`, but read anew: sees what others edited or deleted in finished runs."""
+        return self._cache.resync()
+
+    def by_fingerprint(self, fingerprint: str, tasks: str = "") -> RunRecord | None:
+        """The newest FINISHED run of `fingerprint` in any experiment; `tasks`: only with this value of the tag."""
+        known = self._cache.finished(fingerprint)
+        if known and tasks in ("", known.tags.get(schema.TASKS)):
+            return known
+        where = f"{OURS} AND status = 'FINISHED' AND tags.`{schema.FINGERPRINT}` = {_quoted(fingerprint)}"
+        where += f" AND tags.`{schema.TASKS}` = {_quoted(tasks)}" if tasks else ""
+        experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
+        found = self.client.search_runs(experiments, where, 1, 1, ["attributes.start_time DESC"])
+        return record_of(found[0]) if found else None
+
+    def close_orphans(self) -> list[str]:
+        """Close as FAILED what provably dead processes of this host left RUNNING, and return the ids."""
+        running = scan(self.client, self.experiment_id, f"{OURS} AND status = 'RUNNING'")
+        orphans = [run.run_id for run in running if provably_dead(run.tags.get(schema.OWNER, ""))]
+        for run_id in orphans:
+            self.fail_run(
+                run_id, "The process that ran it is gone (killed, or the machine restarted).", kind="lost_worker"
+            )
+        return orphans
+
+    # Inside ------------------------------------------------------------------------------------------------------
+
+    def _create(self, kind: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
+        """A RUNNING run that is ours from its first moment: all tags come with its creation."""
+        ours = {schema.SCHEMA_TAG: schema.SCHEMA, schema.KIND: kind, schema.OWNER: this_process().dump()}
+        every = {key: _cut(value, MAX_TAG) for key, value in {**tags, **ours}.items() if value}
+        run: Run = self.client.create_run(self.experiment_id, tags=every, run_name=name)
+        run_id = str(run.info.run_id)
+        for some in _chunks([Param(key, _cut(value, MAX_PARAM)) for key, value in params.items()], 100):
+            self.client.log_batch(run_id, params=some)
+        self._cache.touch(run_id)
+        return run_id
+
+    def _log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, model_id: str | None) -> None:
+        now = time.time_ns() // 1_000_000
+        self._cache.touch(run_id)
+        self._log_batches(
+            run_id,
+            [
+                Metric(key, float(value), now, step, model_id=model_id, run_id=run_id if model_id else None)
+                for key, value in metrics.items()
+            ],
+        )
+
+    def _log_curves(self, run_id: str, curves: Sequence[Curve]) -> None:
+        self._log_batches(run_id, [Metric(key, float(value), at, step) for key, value, step, at in curves])
+
+    def _log_batches(self, run_id: str, metrics: list[Metric]) -> None:
+        """Points that are no number are left out: they would spoil every plot and sort."""
+        for some in _chunks([metric for metric in metrics if math.isfinite(metric.value)], 1000):
+            self.client.log_batch(run_id, metrics=some)
+
+    def _end(self, run_id: str, status: str) -> None:
+        self.client.set_terminated(run_id, status)
+        self._cache.touch(run_id)
+
+
+def _cut(value: object, limit: int) -> str:
+    text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _quoted(value: str) -> str:
+    """A string in MLflow's filter language, which has no escapes: without quotes of its own."""
+    return "'" + value.replace("'", "") + "'"
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    return (items[i : i + size] for i in range(0, len(items), size))

@@ -1,0 +1,151 @@
+"""Weights: from a staging folder into the store without a needless copy, and back to a local folder."""
+
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+
+from lamdagent.errors import UserError
+from lamdagent.tracking.schema import MODEL_FOLDER, WEIGHTS
+
+
+def publish(client: MlflowClient, run_id: str, staging: Path, artifact_path: str = MODEL_FOLDER) -> None:
+    """Make `staging` the artifact folder `artifact_path` of the run. `staging` is CONSUMED.
+
+    On a local artifact root of the same file system it is renamed: at once, no second copy, never half there.
+    Calling it again after a failure is safe, also when the folder had already arrived.
+    """
+    root = _local(client.get_run(run_id).info.artifact_uri)
+    if root is None:
+        client.log_artifacts(run_id, str(staging), artifact_path)
+        shutil.rmtree(staging)
+        return
+    target = root / artifact_path
+    if target.exists() and not staging.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    staging.chmod(0o755)  # tempfile's folders are private, artifacts are for everyone who may see the store
+    _rename(staging, target)
+
+
+def model_folder(client: MlflowClient, run_id: str) -> Path:
+    """Local folder of the weights that the run made: in place on a local root, else downloaded once.
+
+    Raises:
+        UserError: the run has no weights (any more).
+    """
+    root = _local(client.get_run(run_id).info.artifact_uri)
+    if root is None:
+        return _fetched(client, f"runs:/{run_id}/{MODEL_FOLDER}", f"run-{run_id}")
+    folder = root / MODEL_FOLDER
+    if not folder.is_dir():
+        raise UserError(f"The run {run_id} has no weights at {folder}; they were never written or have been deleted.")
+    return folder
+
+
+def download_model(uri: str, tracking_uri: str | None = None) -> str:
+    """Local Hugging Face folder of `runs:/<run id>/<path>`, `models:/<name>@<alias>` or `models:/<name>/<version>`.
+
+    Raises:
+        UserError: there is no such model, or its flavour is not `transformers`.
+    """
+    from lamdagent.tracking.connect import open_client, resolve_uri
+
+    client = open_client(resolve_uri(tracking_uri))
+    try:
+        return str(_resolve(client, uri))
+    except MlflowException as error:
+        raise UserError(f"The model {uri} cannot be read from MLflow: {str(error).splitlines()[0]}") from None
+
+
+def _resolve(client: MlflowClient, uri: str) -> Path:
+    """The folder behind any URI; our own models lead to the run that made them, others are unpacked."""
+    if uri.startswith("runs:/"):
+        run_id, _, path = uri.removeprefix("runs:/").partition("/")
+        if path == MODEL_FOLDER:
+            return model_folder(client, run_id)
+        return _plain_layout(_fetched(client, uri, f"run-{run_id}-{path.replace('/', '-')}"))
+    if not uri.startswith("models:/"):
+        return Path(uri)
+    name = uri.removeprefix("models:/")
+    if "@" in name:
+        version = client.get_model_version_by_alias(*name.split("@", 1))
+        return _resolve(client, f"models:/{version.name}/{version.version}")
+    if "/" in name:
+        source = client.get_model_version(*name.split("/", 1)).source or ""
+        return _resolve(client, source) if source.startswith("models:/") else _unpacked(client, uri, name)
+    weights = client.get_logged_model(name).tags.get(WEIGHTS)
+    return _resolve(client, weights) if weights else _unpacked(client, uri, name)
+
+
+def _unpacked(client: MlflowClient, uri: str, name: str) -> Path:
+    return _plain_layout(_fetched(client, uri, f"model-{name.replace('/', '-')}"))
+
+
+def _plain_layout(folder: Path) -> Path:
+    """MLflow's transformers flavour keeps weights and tokenizer in two folders: put both into one, once."""
+    if not (folder / "MLmodel").is_file():
+        return folder
+    if not (folder / "model" / "config.json").is_file():
+        raise UserError(
+            f"The MLflow model in {folder} has no `model/config.json`; only the transformers flavour is read."
+        )
+    plain = folder / "plain"
+    if not plain.is_dir():
+        work = Path(tempfile.mkdtemp(dir=folder))
+        for part in (folder / "components" / "tokenizer", folder / "model"):
+            if part.is_dir():
+                shutil.copytree(part, work, dirs_exist_ok=True, copy_function=os.link)
+        _settle(work, plain)
+    return plain
+
+
+def _fetched(client: MlflowClient, uri: str, name: str) -> Path:
+    """Download `uri` into the user's cache, once; safe with several processes at once."""
+    from platformdirs import user_cache_path
+
+    cache = user_cache_path("lamdagent") / "models"
+    target = cache / name
+    if not target.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=cache))
+        folder = Path(download_artifacts(uri, dst_path=str(work), tracking_uri=client.tracking_uri))
+        _settle(folder, target)
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _settle(work: Path, target: Path) -> None:
+    """Rename a complete folder into place; whoever comes second throws its own away."""
+    try:
+        work.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename; over file systems copy beside the target first, so that the target is complete or absent."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".uploading-"))
+        shutil.copytree(source, work, dirs_exist_ok=True)
+        work.rename(target)
+        shutil.rmtree(source)
+
+
+def _local(artifact_uri: str) -> Path | None:
+    """The folder of a local artifact root, None for a remote one."""
+    return Path(local_file_uri_to_path(artifact_uri)) if is_local_uri(artifact_uri) else None  # type: ignore[no-untyped-call]
