@@ -1,12 +1,25 @@
-"""A model and data so small that a whole search takes seconds: for `+experiment=smoke` and for tests. It knows nothing."""
+"""A model and data so small that a whole search takes seconds: for `+experiment=smoke` and tests. It knows nothing."""
 
 from pathlib import Path
 from typing import Any
 
-WORDS = ("apple", "bridge", "cloud", "dragon", "engine", "forest", "garden", "harbor", "island", "jungle", "kettle", "ladder")
+WORDS = (
+    "apple",
+    "bridge",
+    "cloud",
+    "dragon",
+    "engine",
+    "forest",
+    "garden",
+    "harbor",
+    "island",
+    "jungle",
+    "kettle",
+    "ladder",
+)
 TEXT = (
-    "Repeat the word apple. Spell the word bridge. What is the first letter of cloud? The word is dragon. You are asked "
-    "to repeat, to spell, or to name a letter. An engine in the forest, a garden by the harbor, an island with a jungle. "
+    "Repeat the word apple. Spell the word bridge. What is the first letter of cloud? The word is dragon. "
+    "You are asked to repeat, to spell, or to name a letter. An engine in the forest, a garden by the harbor. "
     "Put the kettle on the ladder. Yes, no, none of them: a b c d e f g h i j k l m n o p q r s t u v w x y z. "
     "0 1 2 3 4 5 6 7 8 9 = ( ) [ ] { } ' \" , . : ; ! ? - _ / A B C D E F G H I J K L M N O P Q R S T U V W X Y Z "
 )
@@ -52,6 +65,7 @@ def _tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    wrap: Any = PreTrainedTokenizerFast
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -61,7 +75,7 @@ def _tokenizer() -> Any:
         vocab_size=512, special_tokens=special, initial_alphabet=alphabet, show_progress=False, min_frequency=1
     )
     tokenizer.train_from_iterator([TEXT], trainer)
-    return PreTrainedTokenizerFast(
+    return wrap(
         tokenizer_object=tokenizer,
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
@@ -73,8 +87,8 @@ def _tokenizer() -> Any:
 
 def sft_rows(task: str = "repeat") -> list[dict[str, Any]]:
     """Twelve `sft` rows of one task: `repeat` or `spell` a word."""
-    answers = {"repeat": lambda word: word, "spell": lambda word: " ".join(word)}
-    return [{"prompt": _ask(task, word), "completion": _say(answers[task](word))} for word in WORDS]
+    separator = {"repeat": "", "spell": " "}[task]
+    return [{"prompt": _ask(task, word), "completion": _say(separator.join(word))} for word in WORDS]
 
 
 def preference_rows() -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ class Context:
     """The first argument of every action function; the rest are the action's slots and hyperparameters."""
 
     output: Path
-    """The new model's folder; made by whoever writes first (`save`, or the action itself)."""
+    """Where the new model ends up. An action may write it itself; else what it returns is saved there after it."""
     seed: int = 0
     """For every random choice of the action."""
     data_fraction: float = 1.0
@@ -56,7 +56,7 @@ class Context:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
     def rows(self, path: str, columns: Sequence[str] = ()) -> Any:
-        """A `datasets.Dataset` of the JSONL file's rows, cut to `data_fraction`, at least 1; `columns` = only those present.
+        """A `datasets.Dataset` of the JSONL file's rows, cut to `data_fraction`, at least 1; with `columns` only those.
 
         The subset is stable and nested: the rows of 10 % are among those of 20 %, whatever the order of the file.
 
@@ -72,13 +72,6 @@ class Context:
         kept = sorted(found, key=_rank)[: max(1, round(self.data_fraction * len(found)))]
         return Dataset.from_list([{k: row[k] for k in columns if k in row} for row in kept] if columns else kept)
 
-    def save(self, model: Any, tokenizer: Any) -> Path:
-        """Write what an action returned into `output` (safetensors); nothing to do when the action has done so."""
-        if not (self.output / "config.json").exists():
-            model.save_pretrained(self.output)
-            tokenizer.save_pretrained(self.output)
-        return self.output
-
 
 def _rank(row: dict[str, Any]) -> str:
     return hashlib.sha256((SUBSET + json.dumps(row, sort_keys=True)).encode()).hexdigest()
@@ -87,10 +80,11 @@ def _rank(row: dict[str, Any]) -> str:
 def quiet() -> None:
     """Keep the libraries' progress bars and chatter off the terminal, and their usage reports off the network."""
     import datasets
-    import transformers
     from huggingface_hub import constants
+    from transformers.utils import logging
 
+    chatter: Any = logging
     constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL sends one per trainer
     datasets.disable_progress_bars()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()

@@ -27,7 +27,8 @@ def dpo(
 
     `loss` is one of TRL's: sigmoid (DPO), hinge (SLiC), ipo, apo_zero, ... See `Recipe` for the rest.
     """
-    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 
     recipe = Recipe(
         learning_rate=learning_rate,

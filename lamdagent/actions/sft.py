@@ -22,7 +22,8 @@ def sft(
     lora_layers: int = 0,
 ) -> Loaded:
     """Learn the completions; the prompts carry no loss. See `Recipe` for the hyperparameters."""
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     recipe = Recipe(
         learning_rate=learning_rate,

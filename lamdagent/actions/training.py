@@ -46,7 +46,7 @@ class Recipe:
 
     @property
     def micro(self) -> int:
-        """The largest divisor of `batch_size` that is no larger than `micro_batch_size`: the effective batch is exact."""
+        """The largest divisor of `batch_size` up to `micro_batch_size`: the effective batch is exact."""
         fitting = range(1, min(self.micro_batch_size, self.batch_size) + 1)
         return max(size for size in fitting if self.batch_size % size == 0)
 
@@ -124,7 +124,7 @@ def train(
 
 
 def reference(context: Context, folder: str) -> Any:
-    """A frozen copy of the model in `folder`, for trainers that compare with it; exactly the policy before its first step."""
+    """The model in `folder` for trainers that compare with it: exactly the policy before its first step."""
     return context.load(folder)[0].float().eval()
 
 
@@ -193,15 +193,15 @@ def _compact_loss() -> Iterator[None]:
     import torch
     from trl.trainer import utils
 
-    before = getattr(utils, "_use_triton", None)
+    before = vars(utils).get("_use_triton")
     if before is None or torch.cuda.is_available():
         yield
         return
-    utils._use_triton = lambda device: True  # read in one place: which positions to score
+    vars(utils)["_use_triton"] = lambda device: True  # read in one place: which positions to score
     try:
         yield
     finally:
-        utils._use_triton = before
+        vars(utils)["_use_triton"] = before
 
 
 @contextmanager

@@ -1,0 +1,132 @@
+"""Merging models by arithmetic on their weights, through mergekit (https://arxiv.org/abs/2403.13257). No training.
+
+linear (https://arxiv.org/abs/2203.05482), slerp (https://en.wikipedia.org/wiki/Slerp), ties
+(https://arxiv.org/abs/2306.01708), dare_ties (https://arxiv.org/abs/2311.03099).
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lamdagent.actions.context import Context, Loaded, quiet
+from lamdagent.errors import ActionFailed
+from lamdagent.execution.executor import Progress
+
+METHODS = ("linear", "slerp", "ties", "dare_ties")
+WITH_BASE = ("ties", "dare_ties")
+"""These merge differences from a base instead of weights."""
+MUST_MATCH = (
+    "architectures",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_key_value_heads",
+)
+
+
+def merge(
+    context: Context,
+    *,
+    models: list[str],
+    base: str = "",
+    method: str = "linear",
+    weight: float = 0.5,
+    density: float = 0.5,
+    scale: float = 1.0,
+) -> Loaded:
+    """Merge models of one architecture and vocabulary; tokenizer and chat template are the base's or the first's.
+
+    Args:
+        context: where to write, and the seed that decides what DARE drops.
+        models: folders; exactly two for slerp.
+        base: folder of the model that ties and dare_ties take differences from.
+        method: one of METHODS.
+        weight: linear and slerp: the first model's share of two, (0, 1); more than two share equally.
+        density: ties and dare_ties: share of each difference that is kept, (0, 1].
+        scale: ties and dare_ties: factor on the merged difference.
+
+    Raises:
+        ActionFailed: the models do not fit together or the method; nothing was computed.
+    """
+    _check_call(models, base, method)
+    folders = [base, *models] if method in WITH_BASE else models
+    _check_fit(folders)
+    shares = (
+        [weight, 1.0 - weight] if len(models) == 2 and method not in WITH_BASE else [1.0 / len(models)] * len(models)
+    )
+    parameters: dict[str, Any] = {"t": shares[1]} if method == "slerp" else {}
+    if method in WITH_BASE:
+        parameters = {"density": density, "lambda": scale}
+    plan = {
+        "merge_method": method,
+        "models": [_input(folder, share) for folder, share in zip(models, shares, strict=True)],
+        "base_model": _reference(folders[0]) if method != "linear" else None,
+        "parameters": parameters,
+        "dtype": "float32",  # of the arithmetic
+        "out_dtype": _config(folders[0]).get("dtype") or _config(folders[0]).get("torch_dtype"),
+    }
+    context.report(Progress("merge", 0, 1))
+    _run(plan, context)
+    _copy_all_but_weights(Path(folders[0]), context.output)
+    context.report(Progress("merge", 1, 1))
+    return context.load(str(context.output))
+
+
+def _check_call(models: Sequence[str], base: str, method: str) -> None:
+    if method not in METHODS:
+        raise ActionFailed(f"No merge method {method!r}; there are {', '.join(METHODS)}.", kind="bad_data")
+    if len(models) < 2 or (method == "slerp" and len(models) > 2):
+        allowed = "exactly 2" if method == "slerp" else "at least 2"
+        raise ActionFailed(f"{method} takes {allowed} models, got {len(models)}.", kind="bad_data")
+    if method in WITH_BASE and not base:
+        raise ActionFailed(f"{method} needs a base that the models descend from, got none.", kind="bad_data")
+
+
+def _check_fit(folders: Sequence[str]) -> None:
+    first = _config(folders[0])
+    for folder in folders[1:]:
+        other = _config(folder)
+        for key in MUST_MATCH:
+            if first.get(key) != other.get(key):
+                reason = f"{folders[0]} and {folder} cannot be merged: {key} is {first.get(key)} and {other.get(key)}."
+                raise ActionFailed(reason, kind="mismatch")
+
+
+def _config(folder: str) -> dict[str, Any]:
+    """config.json with the language model's own part, if there is one, on top."""
+    config: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    return {**config, **config.get("text_config", {}), "architectures": config.get("architectures")}
+
+
+def _reference(folder: str) -> dict[str, Any]:
+    return {"model": {"path": folder}}  # as a plain string, mergekit would read "@" and "+" in it
+
+
+def _input(folder: str, share: float) -> dict[str, Any]:
+    return {"model": _reference(folder), "parameters": {"weight": share}}
+
+
+def _run(plan: dict[str, Any], context: Context) -> None:
+    """Let mergekit write the merged weights and a config into the output folder."""
+    quiet()
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import run_merge
+    from mergekit.options import MergeOptions
+
+    options = MergeOptions(
+        device="auto", random_seed=context.seed, copy_tokenizer=False, write_model_card=False, quiet=True
+    )
+    try:
+        run_merge(MergeConfiguration.model_validate(plan), str(context.output), options)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:  # what mergekit raises for inputs it cannot take
+        raise ActionFailed(f"mergekit could not do the {plan['merge_method']} merge: {error}") from error
+
+
+def _copy_all_but_weights(source: Path, target: Path) -> None:
+    """Config, tokenizer and chat template: mergekit itself would take them from any of the models."""
+    for file in source.iterdir():
+        if file.suffix in (".json", ".jinja", ".model", ".txt") and not file.name.endswith(".index.json"):
+            shutil.copy(file, target / file.name)
