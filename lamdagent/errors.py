@@ -4,6 +4,7 @@ LamdagentError
 ├── UserError          the user's input is wrong: one clear message, exit code 2, no traceback
 │   └── ConfigError    the composed configuration is wrong: all faults at once
 ├── IllegalAction      an action that the space does not offer (a policy's mistake, never fatal)
+├── LLMUnavailable     the agent LLM gave no reply within its bounds (never fatal: the fallback policy decides)
 └── ActionFailed       the action ran and gave no usable model: recorded as a FAILED run, the search goes on
 """
 
@@ -30,6 +31,10 @@ class ConfigError(UserError):
 
 class IllegalAction(LamdagentError):
     """The objects do not fit the slots of the action type; the message says what is allowed."""
+
+
+class LLMUnavailable(LamdagentError):
+    """No reply within the bounds of time, retries and money; the message holds no secrets."""
 
 
 class ActionFailed(LamdagentError):

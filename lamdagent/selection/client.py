@@ -1,0 +1,192 @@
+"""One question to an LLM, through litellm: bounded in time, retries and money. The only file that knows litellm."""
+
+import logging
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lamdagent.errors import LLMUnavailable
+from lamdagent.selection import wire
+from lamdagent.selection.calls import Message, Trace, TracedCall, Untraced, Usage, untraced
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """Which LLM, and how long and how dearly to insist on it."""
+
+    model: str
+    """litellm's name, such as `openai/gpt-4o-2024-08-06`; a local server is `openai/<name>` with `api_base`."""
+    api_base: str = ""
+    """URL of the endpoint, such as `http://127.0.0.1:8000/v1`; empty = the provider's own."""
+    api_key_env: str = ""
+    """Environment variable that holds the key; empty = the provider's usual one. No setting holds the key itself."""
+    temperature: float = 0.0
+    """Dropped by litellm where the model does not take it."""
+    max_tokens: int = 2000
+    """Longest reply, reasoning included."""
+    timeout_s: float = 60.0
+    """Longest single call."""
+    retries: int = 4
+    """Further calls per question while the fault is one that may pass: timeout, rate limit, outage."""
+    backoff_s: float = 1.0
+    """Wait after the first fault, doubled after each further one; really between half of it and all, at random."""
+    patience_s: float = 120.0
+    """Longest question, waits included. A Retry-After beyond it ends the question at once."""
+    structured: Literal["auto", "on", "off"] = "auto"
+    """JSON schema in the request: `auto` where litellm says that the model takes one."""
+    usd_limit: float | None = None
+    """No call starts once so much is spent; None = no limit."""
+    input_usd_per_million: float | None = None
+    """Price of a million prompt tokens, for models that litellm has no price of."""
+    output_usd_per_million: float | None = None
+    """The same for reply tokens."""
+    trip_after: int = 2
+    """Questions failed in a row after which the endpoint counts as down."""
+    probe_every: int = 5
+    """While it is down only every n-th question is sent, once, without retries."""
+
+
+class Client:
+    """Asks the LLM. Not for use from several threads at once."""
+
+    def __init__(self, settings: ClientSettings, trace: Trace = untraced, spent_usd: float = 0.0) -> None:
+        """`spent_usd` was spent before, for a search that goes on."""
+        self.settings = settings
+        self.usage = Usage(usd=spent_usd)
+        self._trace = trace
+        self._failures = 0
+        self._refused = 0
+        self._structured: bool | None = None if settings.structured == "auto" else settings.structured == "on"
+
+    @property
+    def down(self) -> bool:
+        """True while the endpoint counts as down."""
+        return self._failures >= self.settings.trip_after
+
+    def ask(self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None) -> str:
+        """The reply to `messages`; `schema` is a JSON schema for it, sent where the model takes one.
+
+        Raises:
+            LLMUnavailable: when there is no reply within the settings' bounds, or no money left. It holds no secrets.
+        """
+        limit = self.settings.usd_limit
+        if limit is not None and self.usage.usd >= limit:
+            raise LLMUnavailable(f"the LLM budget is spent: {self.usage.usd:.4f} of {limit:.4f} USD")
+        attempts = self._attempts()
+        try:
+            reply = self._insist(list(messages), schema, attempts)
+        except LLMUnavailable as fault:
+            self._failed(fault)
+            raise
+        if self.down:
+            log.warning("the LLM endpoint answers again")
+        self._failures = 0
+        return reply
+
+    def _attempts(self) -> int:
+        if not self.down:
+            return 1 + self.settings.retries
+        self._refused += 1
+        if self._refused % self.settings.probe_every:
+            raise LLMUnavailable(f"the LLM endpoint is down; tried again every {self.settings.probe_every} questions")
+        return 1
+
+    def _failed(self, fault: LLMUnavailable) -> None:
+        self._failures += 1
+        if self._failures == self.settings.trip_after:
+            self._refused = 0
+            every = self.settings.probe_every
+            log.warning(
+                "%s; from now on only every %d. question is tried, the fallback policy decides meanwhile", fault, every
+            )
+
+    def _insist(self, messages: list[Message], schema: Mapping[str, Any] | None, attempts: int) -> str:
+        """Call until there is a reply, attempts or patience run out, or the fault will not pass."""
+        end = time.monotonic() + self.settings.patience_s
+        for attempt in range(1, attempts + 1):
+            started = time.monotonic()
+            try:
+                return self._call(messages, schema, min(self.settings.timeout_s, max(0.1, end - started)))
+            except Exception as fault:  # litellm's tree is wide and providers raise outside it
+                wait = self._wait(fault, attempt)
+                if self._drop_schema(fault):
+                    schema, wait = None, 0.0
+                if wait is None or attempt == attempts or time.monotonic() + wait > end:
+                    raise LLMUnavailable(
+                        f"no reply from {self.settings.model} ({attempt} calls): {wire.say(fault)}"
+                    ) from None
+                time.sleep(wait)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _wait(self, fault: Exception, attempt: int) -> float | None:
+        """Seconds until the next try; None for a fault that will not pass, such as a wrong key."""
+        status = getattr(fault, "status_code", None)
+        if not isinstance(fault, TimeoutError) and status not in (408, 409, 425, 429) and not (status or 0) >= 500:
+            return None
+        asked = wire.retry_after(getattr(fault, "litellm_response_headers", None) or {})
+        return asked if asked is not None else self.settings.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+
+    def _drop_schema(self, fault: Exception) -> bool:
+        """True once: when a server refuses a request that carries a schema, go on without."""
+        if not self._structured or getattr(fault, "status_code", None) not in (400, 422):
+            return False
+        self._structured = False
+        return True
+
+    def _call(self, messages: list[Message], schema: Mapping[str, Any] | None, timeout_s: float) -> str:
+        litellm = wire.litellm()
+        if self._structured is None:
+            self._structured = bool(litellm.supports_response_schema(self.settings.model))
+        request = {**self._request(timeout_s), "messages": messages}
+        if schema and self._structured:
+            form = {"name": "choice", "strict": True, "schema": dict(schema)}
+            request["response_format"] = {"type": "json_schema", "json_schema": form}
+        self.usage.calls += 1
+        call: TracedCall = Untraced()
+        try:
+            with self._trace("llm", self.settings.model, messages, temperature=self.settings.temperature) as call:
+                response = wire.within(timeout_s + 0.5, lambda: litellm.completion(**request))
+                call.answer = (response.choices[0].message.content if response.choices else "") or ""
+                self._count(response, call)
+        finally:
+            self.usage.traces += [call.trace_id] if call.trace_id else []
+        return str(call.answer)
+
+    def _request(self, timeout_s: float) -> dict[str, Any]:
+        """All but messages and schema. Retries are ours: those of the layers below are off, or they would multiply."""
+        s = self.settings
+        request: dict[str, Any] = {"model": s.model, "temperature": s.temperature, "max_tokens": s.max_tokens}
+        request |= {"timeout": timeout_s, "max_retries": 0, "num_retries": 0, "drop_params": True}
+        key = os.environ.get(s.api_key_env) if s.api_key_env else None
+        if s.api_base:
+            request["api_base"] = s.api_base
+        if s.api_base and s.model.startswith("openai/") and "OPENAI_API_KEY" not in os.environ:
+            key = key or "none"  # local servers want none, the library wants one
+        return request | ({"api_key": key} if key else {})
+
+    def _count(self, response: Any, call: TracedCall) -> None:
+        """Add the call to the totals and to its trace."""
+        usage, s = getattr(response, "usage", None), self.settings
+        used = {"input": getattr(usage, "prompt_tokens", 0) or 0, "output": getattr(usage, "completion_tokens", 0) or 0}
+        usd = getattr(response, "_hidden_params", {}).get("response_cost")
+        if s.input_usd_per_million is not None or s.output_usd_per_million is not None:
+            prices = {"input": s.input_usd_per_million or 0.0, "output": s.output_usd_per_million or 0.0}
+            usd = sum(used[key] * prices[key] for key in used) / 1e6
+        self.usage.prompt_tokens += used["input"]
+        self.usage.completion_tokens += used["output"]
+        self.usage.usd += usd or 0.0
+        call.tokens, call.cost_usd = used, usd
+        if usd is None:
+            self._unpriced()
+
+    def _unpriced(self) -> None:
+        self.usage.unpriced += 1
+        if self.usage.unpriced == 1 and self.settings.usd_limit is not None:
+            log.warning(
+                "no price is known for %s: set its USD per million tokens, or no USD limit holds", self.settings.model
+            )

@@ -1,0 +1,183 @@
+"""The prompts of the two selection calls (paper, section 3.2), pure functions of a turn; also what `dry_run` prints."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from string import Template
+
+from lamdagent.actions.action import Action, ActionType, Slot
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.model import Model
+from lamdagent.selection.calls import Message
+from lamdagent.selection.cleaning import as_data, one_line, quoted
+from lamdagent.selection.forms import object_form, open_grid
+from lamdagent.selection.policy import Turn
+from lamdagent.trial import History
+
+Thing = Model | Dataset
+
+
+@dataclass(frozen=True)
+class LLMSettings:
+    """What the agent LLM is told and how much of it."""
+
+    exploration: bool = True
+    """The directive against repeating one action (paper: without it, mode collapse)."""
+    debias: bool = True
+    """The directive against preferring initial models for their names."""
+    corrections: int = 2
+    """How often an unusable answer is sent back, per call."""
+    max_options: int = 40
+    """Longest numbered list; the number left out is said."""
+    memory_chars: int = 24_000
+    """Most of the memory text that is shown."""
+    description_chars: int = 200
+    """Most of a name or description that is shown."""
+    reflection: bool = True
+    """Whether the LLM rewrites its notes after each trial (paper, step 4)."""
+    reflection_chars: int = 1_500
+    """Longest notes."""
+    goal: str = ""
+    """What the score is made of, one line a task."""
+
+
+def type_messages(turn: Turn, settings: LLMSettings) -> list[Message]:
+    """The first call: which action type. Options are numbered from 1 in the order of `turn.space.available()`."""
+    types = turn.space.available()
+    lines = (f"{i}. {_type_line(turn, t, settings)}" for i, t in enumerate(types, 1))
+    return _messages("type", turn, settings, types="\n".join(lines))
+
+
+def object_messages(turn: Turn, action_type: ActionType, settings: LLMSettings) -> list[Message]:
+    """The second call: all objects and hyperparameters at once, so that none depends on the order of asking."""
+    options = turn.space.options(action_type)
+    parts = [_slot_part(slot, options[slot.name], turn, settings) for slot in action_type.slots]
+    parts += [
+        f"### {key} (choose one value)\n" + "\n".join(f"- {json.dumps(v)}" for v in values)
+        for key, values in open_grid(action_type).items()
+    ]
+    fixed = [f"{key} = {json.dumps(values[0])}" for key, values in action_type.grid.items() if len(values) == 1]
+    parts += ["Fixed: " + ", ".join(fixed)] if fixed else []
+    description = quoted(action_type.description, settings.description_chars)
+    fields = {"type": one_line(action_type.name), "description": description, "form": object_form(action_type)}
+    return _messages("objects", turn, settings, slots="\n\n".join(parts), **fields)
+
+
+def shown(options: Sequence[Thing], history: History, limit: int) -> list[Thing]:
+    """At most `limit` of `options`, best score first, then models by newest and datasets as declared.
+
+    A quarter of the places is kept for what a ranking by score would push out: initial models, untried datasets.
+    """
+    rank = _ranking(history)
+    order = [o for o in reversed(options) if isinstance(o, Model)] or options
+    ranked = sorted(order, key=lambda o: -rank.get(o.fingerprint, -1.0))
+    if len(ranked) <= limit:
+        return ranked
+    reserve = [o for o in options if (o.initial if isinstance(o, Model) else o.fingerprint not in rank)][: limit // 4]
+    best = [o for o in ranked if o not in reserve][: limit - len(reserve)]
+    return [o for o in ranked if o in {*best, *reserve}]
+
+
+def _ranking(history: History) -> dict[str, float]:
+    """Fingerprint of a model -> its score; of a dataset -> the best score of what was trained on it."""
+    rank: dict[str, float] = {}
+    for trial in history.scored:  # best first: the first mention is the best
+        things: list[Thing] = [
+            *((trial.model,) if trial.model else ()),
+            *(trial.action.datasets if trial.action else ()),
+        ]
+        for thing in things:
+            rank.setdefault(thing.fingerprint, trial.score.value if trial.score else 0.0)
+    return rank
+
+
+def _type_line(turn: Turn, action_type: ActionType, settings: LLMSettings) -> str:
+    slots = "; ".join(f"{slot.name}: {_wanted(slot)}" for slot in action_type.slots)
+    description = quoted(action_type.description, settings.description_chars)
+    return f"{one_line(action_type.name)}: {description} (takes {slots}; {turn.space.size(action_type)} combinations)"
+
+
+def _wanted(slot: Slot) -> str:
+    noun = {"model": "model", "models": "models"}.get(slot.kind, f"{slot.kind} dataset")
+    role = "" if slot.role == "any" else f"{slot.role} "
+    many = (
+        ""
+        if slot.maximum == 1
+        else f"{slot.minimum} to {slot.maximum} "
+        if slot.maximum > slot.minimum
+        else f"{slot.minimum} "
+    )
+    return f"{many or 'one '}{role}{noun}"
+
+
+def _slot_part(slot: Slot, options: Sequence[Thing], turn: Turn, settings: LLMSettings) -> str:
+    listed = shown(options, turn.history, settings.max_options)
+    order = (
+        f"; {slot.mirror} is the share of the first one you name" if slot.mirror else "; their order does not matter"
+    )
+    head = f"### {slot.name} (choose {_wanted(slot)}{order if slot.maximum > 1 else ''})"
+    lines = [f"{i}. {_thing_line(thing, settings)}" for i, thing in enumerate(listed, 1)]
+    left = len(options) - len(listed)
+    return "\n".join([head, *lines] + ([f"({left} more are left out: lower or no score)"] if left else []))
+
+
+def _thing_line(thing: Thing, settings: LLMSettings) -> str:
+    """A model is a bare neutral name: what is known of it stands in the memory text, alike for initial and produced."""
+    name = one_line(thing.name, settings.description_chars)
+    if isinstance(thing, Model):
+        return name
+    return f"{name}: {quoted(thing.description, settings.description_chars)} ({thing.rows} rows)"
+
+
+def _messages(name: str, turn: Turn, settings: LLMSettings, **fields: str) -> list[Message]:
+    wanted = [("explore", settings.exploration), ("debias", settings.debias)]
+    directives = "\n".join(prompt(directive).strip() for directive, on in wanted if on)
+    pending = as_data("\n".join(_pending_lines(turn.pending)) or "none", settings.memory_chars)
+    memory = as_data(turn.memory or "nothing yet: this is the first turn", settings.memory_chars)
+    return chat(name, goal=goal_part(settings), memory=memory, pending=pending, directives=directives, **fields)
+
+
+def _pending_lines(pending: Iterable[Action]) -> Iterable[str]:
+    return (one_line(action.describe(), 400) for action in pending)
+
+
+def goal_part(settings: LLMSettings) -> str:
+    """The goal's section, or nothing."""
+    return (
+        f"## Goal: a high score on these tasks\n{as_data(settings.goal, settings.memory_chars)}\n"
+        if settings.goal
+        else ""
+    )
+
+
+def chat(name: str, **fields: str) -> list[Message]:
+    """The system prompt and the prompt `name` with its fields filled in."""
+    return [
+        {"role": "system", "content": prompt("system").strip()},
+        {"role": "user", "content": filled(name, **fields)},
+    ]
+
+
+def filled(name: str, **fields: str) -> str:
+    """The prompt `name` with its fields filled in; fields are not searched for further fields."""
+    return re.sub(r"\n{3,}", "\n\n", Template(prompt(name)).substitute(fields)).strip()
+
+
+@cache
+def prompt(name: str) -> str:
+    """The text of `prompts/<name>.md`."""
+    return (files("lamdagent.selection") / "prompts" / f"{name}.md").read_text(encoding="utf-8")
+
+
+@cache
+def prompt_version() -> str:
+    """Digest of all prompt files, 16 hex digits."""
+    digest = hashlib.sha256()
+    folder = files("lamdagent.selection") / "prompts"
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        digest.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
