@@ -1,3 +1,112 @@
-def start(node):
-    from lamdagent.config import read
-    print(read(node))
+"""The application: from a composed configuration to a finished search, or to a plan on paper."""
+
+import os
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+from lamdagent.config import Config, read
+
+if TYPE_CHECKING:
+    from lamdagent.execution.executor import Executor
+    from lamdagent.plan import Plan
+    from lamdagent.search import Result
+    from lamdagent.terminal import Terminal
+    from lamdagent.tracking.journal import Journal
+
+
+def start(node: DictConfig) -> None:
+    """Check everything, then search (or print the plan, with `dry_run=true`).
+
+    Raises:
+        UserError: before any compute, with every fault that can be told by then.
+    """
+    _quiet()
+    config = read(node)
+    from lamdagent.plan import make_plan
+
+    plan = make_plan(config)
+    if config.dry_run:
+        from lamdagent.dry_run import show
+
+        show(plan)
+        return
+    from lamdagent.terminal import Terminal
+
+    view = Terminal()
+    try:
+        _search(plan, OmegaConf.to_yaml(node, resolve=True), view)
+    finally:
+        view.close()
+
+
+def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
+    from lamdagent.selection.agent import make_agent
+    from lamdagent.tracking.store import Store
+
+    signal.signal(signal.SIGTERM, _terminate)
+    executor = make_executor(plan.config)  # its worker imports torch while the store is opened
+    try:
+        store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
+        from lamdagent.search import Search
+        from lamdagent.tracking.journal import Journal
+        from lamdagent.tracking.traces import tracer
+
+        journal = Journal(store, plan, config_yaml)
+        agent = make_agent(plan.config, plan.tasks, tracer(store))
+        view.say(f"lamdagent: {agent.name}")
+        view.say(f"store: {store.uri}, experiment {store.experiment}")
+        result = Search(plan, journal, executor, agent, view).run()
+        _conclude(plan, result, journal, executor, view)
+    finally:
+        executor.close()
+
+
+def make_executor(config: Config) -> "Executor":
+    """The executor that `execution.kind` names."""
+    if config.execution.kind == "inline":
+        from lamdagent.execution.inline import InlineExecutor
+
+        return InlineExecutor()
+    from lamdagent.execution.local import LocalExecutor
+
+    return LocalExecutor()
+
+
+def _conclude(plan: "Plan", result: "Result", journal: "Journal", executor: "Executor", view: "Terminal") -> None:
+    """Table, champion, and how to look at it all."""
+    history = result.history
+    base = next((t for t in history.scored if t.kind == "base"), None)
+    view.table(history.scored[:12], history, plan.tasks, base)
+    if failed := len(history.failed):
+        view.say(f"{failed} actions failed; the reasons are on their runs")
+    if result.champion is not None and result.champion.kind == "base":
+        view.say("nothing beats the base on the search split: the base stays the champion", "yellow")
+    elif result.champion is not None:
+        from lamdagent.champion import register
+
+        view.say(register(result.champion, history, journal, executor, plan), "green")
+    uri = journal.store.uri
+    where = "" if uri == f"sqlite:///{os.getcwd()}/mlflow.db" else f" --backend-store-uri {uri}"
+    how = uri if uri.startswith("http") else f"mlflow ui{where}   and open http://127.0.0.1:5000"
+    view.say(f"look at it: {how}\n  experiment {journal.store.experiment}, search run {journal.search_run_id}")
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _quiet() -> None:
+    """Settings that libraries read at their import, here and in the worker."""
+    for key, value in {
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }.items():
+        os.environ.setdefault(key, value)

@@ -35,6 +35,8 @@ class Trial:
     """Why the policy picked it."""
     status_reason: str = ""
     """Why it failed, for a person."""
+    failure: str = ""
+    """The stable kind of the failure, see errors.ActionFailed."""
     parents: tuple[str, ...] = ()
     """Run ids of the input models, in slot order."""
     started: int = 0
@@ -43,6 +45,8 @@ class Trial:
     """Wall time of action and evaluation."""
     search_run_id: str = ""
     """The search run that it belongs to."""
+    name: str = ""
+    """Of the MLflow run."""
 
 
 @dataclass(frozen=True)

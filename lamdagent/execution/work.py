@@ -73,9 +73,7 @@ def make(
     return _outcome(scores, curves, {"action": made - started, "evaluation": ended - made})
 
 
-def score(
-    report: Report, *, folder: str, tasks: Sequence[Task], split: Split, batch_size: int, output: str
-) -> Outcome:
+def score(report: Report, *, folder: str, tasks: Sequence[Task], split: Split, batch_size: int, output: str) -> Outcome:
     """Score the model in `folder`; samples go to `output`/samples."""
     from lamdagent.actions.context import Context
 

@@ -20,6 +20,10 @@ STATUS_REASON = "lamdagent.status_reason"
 FAILURE_KIND = "lamdagent.failure_kind"
 """`ActionFailed.kind`: one short stable word."""
 
+# Tags of search runs --------------------------------------------------------------------------------------------
+REFLECTION = "lamdagent.reflection"
+"""The LLM's latest memory update (paper, step 4)."""
+
 # Tags of base and action runs ------------------------------------------------------------------------------------
 ACTION = "lamdagent.action"
 """Name of the action type; absent on base runs."""
@@ -36,7 +40,9 @@ REASON = "lamdagent.reason"
 PROMPT_VERSION = "lamdagent.prompt_version"
 """Digest of the prompt files behind the decision; absent without an LLM."""
 TASKS = "lamdagent.tasks"
-"""Fingerprint of tasks and weights: scores are compared only where it is equal."""
+"""JSON object, task name -> fingerprint of its items and settings: a score counts only while that is unchanged."""
+REUSED = "lamdagent.reused_from"
+"""Run id of another experiment whose result stands here; nothing was run."""
 MODEL_FINGERPRINT = "lamdagent.model_fingerprint"
 """`Model.fingerprint` of the run's model."""
 MODEL_BASE = "lamdagent.base"

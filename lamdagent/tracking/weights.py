@@ -22,7 +22,7 @@ def publish(client: MlflowClient, run_id: str, staging: Path, artifact_path: str
     On a local artifact root of the same file system it is renamed: at once, no second copy, never half there.
     Calling it again after a failure is safe, also when the folder had already arrived.
     """
-    root = _local(client.get_run(run_id).info.artifact_uri)
+    root = local_root(client.get_run(run_id).info.artifact_uri)
     if root is None:
         client.log_artifacts(run_id, str(staging), artifact_path)
         shutil.rmtree(staging)
@@ -42,7 +42,7 @@ def model_folder(client: MlflowClient, run_id: str) -> Path:
     Raises:
         UserError: the run has no weights (any more).
     """
-    root = _local(client.get_run(run_id).info.artifact_uri)
+    root = local_root(client.get_run(run_id).info.artifact_uri)
     if root is None:
         return _fetched(client, f"runs:/{run_id}/{MODEL_FOLDER}", f"run-{run_id}")
     folder = root / MODEL_FOLDER
@@ -146,6 +146,6 @@ def _rename(source: Path, target: Path) -> None:
         shutil.rmtree(source)
 
 
-def _local(artifact_uri: str) -> Path | None:
+def local_root(artifact_uri: str) -> Path | None:
     """The folder of a local artifact root, None for a remote one."""
     return Path(local_file_uri_to_path(artifact_uri)) if is_local_uri(artifact_uri) else None  # type: ignore[no-untyped-call]

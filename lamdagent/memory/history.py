@@ -1,0 +1,143 @@
+"""Runs of the store -> History. A pure function: the same runs always give the same history."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lamdagent.actions.action import Action, ActionType, Scalar
+from lamdagent.evaluation.task import Score, Task, weighted_score
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.model import Model
+from lamdagent.tracking import schema
+from lamdagent.tracking.records import RunRecord
+from lamdagent.trial import History, Status, Trial
+
+STATUS: Mapping[str, Status] = {"FINISHED": "finished", "RUNNING": "running", "SCHEDULED": "running"}
+RETRYABLE = ("lost_worker", "interrupted", "orphan", "no_space")
+"""Failures that say nothing about the action: it may be chosen again."""
+
+
+def build_history(
+    records: Iterable[RunRecord],
+    types: Sequence[ActionType],
+    datasets: Sequence[Dataset],
+    tasks: Sequence[Task],
+    reflection: str = "",
+) -> History:
+    """All base and action runs as trials, oldest first; scores of tasks that have changed since are left out."""
+    known_types = {t.name: t for t in types}
+    known_data = {d.name: d for d in datasets}
+    models: dict[str, Model] = {}
+    trials = []
+    for record in sorted(records, key=lambda r: (r.start_ms, r.run_id)):
+        kind = record.tags.get(schema.KIND)
+        if kind not in ("base", "action"):
+            continue
+        parents = tuple(_json(record.tags.get(schema.PARENTS), []))
+        action = _action(record, parents, models, known_types, known_data) if kind == "action" else None
+        trial = _trial(record, parents, action, tasks)
+        if trial.model:
+            models[record.run_id] = trial.model
+        trials.append(trial)
+    return History(tuple(trials), reflection)
+
+
+def tried_fingerprints(history: History) -> set[str]:
+    """Fingerprints that must not be offered: finished, running somewhere, or failed for a reason of their own."""
+    return {
+        t.action.fingerprint
+        for t in history.actions
+        if t.action and not (t.status == "failed" and t.failure in RETRYABLE)
+    }
+
+
+def _trial(record: RunRecord, parents: tuple[str, ...], action: Action | None, tasks: Sequence[Task]) -> Trial:
+    tags, metrics = record.tags, record.metrics
+    status = STATUS.get(record.status, "failed")
+    current = _json(tags.get(schema.TASKS), {})
+    same = [t for t in tasks if current.get(t.name) == t.fingerprint]
+    scores = _scores(metrics, same, schema.TASK_PREFIX)
+    tests = _scores(metrics, same, schema.TEST_PREFIX)
+    return Trial(
+        run_id=record.run_id,
+        kind="action" if action else "base",
+        status=status,
+        action=action,
+        model=_model(record) if status == "finished" else None,
+        scores=scores,
+        score=weighted_score(tasks, scores),
+        test_scores=tests,
+        test_score=weighted_score(tasks, tests),
+        policy=tags.get(schema.POLICY, ""),
+        reason=tags.get(schema.REASON, ""),
+        status_reason=tags.get(schema.STATUS_REASON, ""),
+        failure=tags.get(schema.FAILURE_KIND, ""),
+        parents=parents,
+        started=record.start_ms,
+        seconds=metrics.get(schema.COST_SECONDS, 0.0),
+        search_run_id=tags.get(schema.PARENT_RUN, ""),
+        name=record.name,
+    )
+
+
+def _scores(metrics: Mapping[str, float], tasks: Sequence[Task], prefix: str) -> dict[str, Score]:
+    found = {}
+    for task in tasks:
+        key = prefix + task.name
+        if key in metrics:
+            found[task.name] = Score(metrics[key], metrics.get(key + schema.STDERR_SUFFIX, 0.0))
+    return found
+
+
+def _model(record: RunRecord) -> Model:
+    tags = record.tags
+    fingerprint = tags.get(schema.MODEL_FINGERPRINT) or tags.get(schema.FINGERPRINT, "")
+    return Model(
+        fingerprint=fingerprint,
+        location=tags.get(schema.WEIGHTS) or f"runs:/{record.run_id}/{schema.MODEL_FOLDER}",
+        run_id=record.run_id,
+        base=tags.get(schema.MODEL_BASE, ""),
+        depth=int(tags.get(schema.MODEL_DEPTH, 0)),
+        architecture=tags.get(schema.MODEL_ARCHITECTURE, ""),
+        vocabulary=int(tags.get(schema.MODEL_VOCABULARY, 0)),
+    )
+
+
+def _action(
+    record: RunRecord,
+    parents: Sequence[str],
+    models: Mapping[str, Model],
+    types: Mapping[str, ActionType],
+    datasets: Mapping[str, Dataset],
+) -> Action:
+    name = record.tags.get(schema.ACTION, "")
+    slots = {slot: tuple(names) for slot, names in _json(record.tags.get(schema.SLOTS), {}).items()}
+    used = [n for names in slots.values() for n in names if not n.startswith("model-")]
+    grid = types[name].grid if name in types else {}
+    plain = {"action", "seed", "data_fraction", *slots}
+    return Action(
+        type=name,
+        models=tuple(models.get(p) or Model(fingerprint=p, location="", run_id=p) for p in parents),
+        datasets=tuple(datasets.get(n) or Dataset(n, "sft", "", n, 1, "") for n in used),
+        hyperparameters={k: _value(v, grid.get(k, ())) for k, v in record.params.items() if k not in plain},
+        fingerprint=record.tags.get(schema.FINGERPRINT, ""),
+        slots=slots,
+        seed=int(record.params.get("seed", 0)),
+        data_fraction=float(record.params.get("data_fraction", 1.0)),
+    )
+
+
+def _value(text: str, allowed: Sequence[Scalar]) -> Scalar:
+    """MLflow keeps params as text: back to the grid's own value, or the plainest reading."""
+    for value in allowed:
+        if str(value) == text:
+            return value
+    parsed = _json(text, text)
+    return parsed if isinstance(parsed, int | float) else text
+
+
+def _json(text: str | None, default: Any) -> Any:
+    try:
+        return json.loads(text) if text else default
+    except ValueError:
+        return default

@@ -1,0 +1,80 @@
+"""A model's past as a DAG: as one line for people and prompts, and as a recipe that makes it again."""
+
+from typing import Any
+
+from lamdagent.actions.action import Action
+from lamdagent.evaluation.task import Score
+from lamdagent.objects.model import Model
+from lamdagent.trial import History, Trial
+
+LONGEST = 300
+"""Characters of a chain; deeper pasts are cut at their old end."""
+
+
+def chain(model: Model, history: History) -> str:
+    """The pipeline as one line: `base > sft_lora(calls, learning_rate=0.001) > dpo_lora(pairs)`; merges in brackets."""
+    text = _chain(model, history, 12)
+    return text if len(text) <= LONGEST else "... " + text[-LONGEST:]
+
+
+def _chain(model: Model, history: History, left: int) -> str:
+    trial = history.by_model.get(model.fingerprint)
+    if trial is None or trial.action is None:
+        return model.name if not model.initial else f"base {model.name}"
+    if left == 0:
+        return model.name
+    step = summary(trial.action)
+    parents = [_chain(parent, history, left - 1) for parent in trial.action.models]
+    return f"{parents[0]} > {step}" if len(parents) == 1 else f"[{' | '.join(parents)}] > {step}"
+
+
+def summary(action: Action) -> str:
+    """The step alone: type, datasets and hyperparameters that were chosen from more than one value are all shown."""
+    names = [dataset.name for dataset in action.datasets]
+    values = [f"{key}={value}" for key, value in action.hyperparameters.items() if key in CHOSEN_OFTEN]
+    inside = ", ".join(names + values)
+    return f"{action.type}({inside})" if inside else action.type
+
+
+CHOSEN_OFTEN = ("learning_rate", "beta", "steps", "weight", "t", "density")
+"""Hyperparameters shown in a chain; all of them are on the run."""
+
+
+def recipe(trial: Trial, history: History) -> dict[str, Any]:
+    """How to make the trial's model: every step from the initial models on, inputs before their uses."""
+    steps: dict[str, dict[str, Any]] = {}
+
+    def visit(model: Model) -> None:
+        if model.name in steps:
+            return
+        made = history.by_model.get(model.fingerprint)
+        if made is None or made.action is None:
+            steps[model.name] = {"model": model.name, "source": model.location, "fingerprint": model.fingerprint}
+            return
+        for parent in made.action.models:
+            visit(parent)
+        steps[model.name] = {"model": model.name, "run_id": made.run_id, **step(made.action)}
+
+    if trial.action is not None:
+        for parent in trial.action.models:
+            visit(parent)
+        steps[trial.run_id] = {"model": "this", "run_id": trial.run_id, **step(trial.action)}
+    return {"schema": 1, "steps": list(steps.values())}
+
+
+def step(action: Action) -> dict[str, Any]:
+    """One step of a recipe: everything that decides which model comes out."""
+    return {
+        "action": action.type,
+        "inputs": {slot: list(names) for slot, names in action.slots.items()},
+        "hyperparameters": dict(action.hyperparameters),
+        "datasets": {d.name: d.fingerprint for d in action.datasets},
+        "seed": action.seed,
+        "data_fraction": action.data_fraction,
+        "fingerprint": action.fingerprint,
+    }
+
+
+def figure(score: Score | None) -> str:
+    """`0.412 +- 0.031`, or a dash."""
+    return f"{score.value:.3f} +- {score.stderr:.3f}" if score else "-"

@@ -1,0 +1,222 @@
+"""From a typed configuration to the values of a search, checked against files and code before any compute."""
+
+import dataclasses
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lamdagent.actions.action import ActionType, Scalar, Slot
+from lamdagent.config import ActionConfig, Config, SlotConfig, TaskConfig
+from lamdagent.errors import ConfigError, UserError
+from lamdagent.evaluation.fingerprint import task_fingerprint
+from lamdagent.evaluation.task import Task
+from lamdagent.objects.dataset import COLUMNS, Dataset
+from lamdagent.objects.rows import load_dataset
+from lamdagent.objects.sources import check_source
+
+POLICIES = ("auto", "llm", "surrogate", "random")
+EXECUTIONS = ("local", "inline")
+SLOT_KINDS = ("model", "models", *COLUMNS)
+ROLES = ("any", "initial", "produced")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a search needs, checked."""
+
+    config: Config
+    types: tuple[ActionType, ...]
+    datasets: tuple[Dataset, ...]
+    tasks: tuple[Task, ...]
+
+
+def make_plan(config: Config) -> Plan:
+    """Check `config` against the world and build the plan.
+
+    Raises:
+        ConfigError: with every fault at once: files, columns, functions, ranges, actions that can never run.
+    """
+    faults = list(_ranges(config))
+    types = _each(faults, config.actions, _action_type)
+    datasets = _each(faults, config.datasets, load_dataset)
+    tasks = _each(faults, config.tasks, _task)
+    for name, model in config.models.items():
+        faults += [f"models.{name}: {fault}" for fault in check_source(dataclasses.asdict(model))]
+    if not faults:
+        faults += _reachable(types, datasets)
+    if faults:
+        raise ConfigError(faults)
+    return Plan(config, tuple(types), tuple(datasets), tuple(tasks))
+
+
+def _each(faults: list[str], entries: Mapping[str, Any], build: Callable[[str, Any], T]) -> list[T]:
+    built = []
+    for name, settings in entries.items():
+        try:
+            built.append(build(name, settings))
+        except UserError as error:
+            faults.append(str(error))
+    return built
+
+
+def _ranges(config: Config) -> Iterator[str]:
+    for group, wanted in (("models", "model"), ("actions", "action"), ("tasks", "task")):
+        if not getattr(config, group):
+            yield f"{group}: none given; pick some, such as +{wanted}=..., or a whole experiment: +experiment=tooluse"
+    yield from _one_of("agent.kind", config.agent.kind, POLICIES)
+    yield from _one_of("execution.kind", config.execution.kind, EXECUTIONS)
+    if config.agent.kind == "llm" and not config.agent.model:
+        yield "agent.model: not given, but agent=llm needs one in litellm's form, such as agent.model=openai/gpt-4o"
+    for key, value in dataclasses.asdict(config.budget).items():
+        if value is not None and not value > 0:
+            yield f"budget.{key}: got {value}, wanted more than 0, or null for no limit"
+    if all(value is None for value in dataclasses.asdict(config.budget).values()):
+        yield "budget: every limit is null, the search would never end; set budget.trials or another one"
+    if not 0 < config.data_fraction <= 1:
+        yield f"data_fraction: got {config.data_fraction}, wanted more than 0 and at most 1"
+    low_limits = {
+        "search.test_top": (config.search.test_top, 1),
+        "search.max_depth": (config.search.max_depth, 1),
+        "memory.tokens": (config.memory.tokens, 100),
+        "evaluation.batch_size": (config.evaluation.batch_size, 1),
+        "agent.retries": (config.agent.retries, 0),
+        "agent.corrections": (config.agent.corrections, 0),
+        "agent.max_options": (config.agent.max_options, 2),
+        "agent.timeout_s": (config.agent.timeout_s, 0.01),
+    }
+    for path, (value, least) in low_limits.items():
+        if value is not None and value < least:
+            yield f"{path}: got {value}, wanted at least {least}"
+    if config.tasks and not sum(t.weight for t in config.tasks.values() if math.isfinite(t.weight)) > 0:
+        yield "tasks: the weights add up to nothing; give at least one task a weight above 0"
+
+
+def _one_of(path: str, value: str, allowed: tuple[str, ...]) -> Iterator[str]:
+    if value not in allowed:
+        yield f"{path}: got {value!r}; allowed: {', '.join(allowed)}"
+
+
+def _task(name: str, settings: TaskConfig) -> Task:
+    path = f"tasks.{name}"
+    if not settings.task or not settings.metric:
+        raise UserError(f"{path}: `task` (lm-eval's name) and `metric` (such as acc,none) are both needed")
+    if not (math.isfinite(settings.weight) and settings.weight >= 0):
+        raise UserError(f"{path}.weight: got {settings.weight}, wanted 0 or more")
+    if not settings.low < settings.high:
+        raise UserError(f"{path}: low = {settings.low} must be below high = {settings.high}")
+    if bad := [s for s in (*settings.splits, *settings.limits) if s not in ("search", "test")]:
+        raise UserError(f"{path}: there is no split {bad[0]!r}; allowed: search, test")
+    if bad := [s for s, limit in settings.limits.items() if limit < 2]:
+        raise UserError(f"{path}.limits.{bad[0]}: got {settings.limits[bad[0]]}, wanted at least 2 items")
+    folder = Path(__file__).parent / "evaluation" / "tasks" if settings.folder == "builtin" else settings.folder
+    if folder and not Path(folder).is_dir():
+        raise UserError(f"{path}.folder: there is no folder {settings.folder!r}; `builtin` means the package's own")
+    splits = {"search": "validation", "test": "test"} | settings.splits
+    values = dataclasses.asdict(settings) | {"folder": str(folder or ""), "splits": splits}
+    task = Task(name=name, **values)
+    return dataclasses.replace(task, fingerprint=task_fingerprint(task))
+
+
+def _action_type(name: str, settings: ActionConfig) -> ActionType:
+    parameters = _parameters(name, settings.function)
+    slots = tuple(_slot(name, slot, given) for slot, given in settings.slots.items())
+    if missing := [s.name for s in slots if s.name not in parameters]:
+        raise UserError(f"actions.{name}.slots.{missing[0]}: {settings.function} has no such parameter")
+    if not any(slot.kind in ("model", "models") for slot in slots):
+        raise UserError(f"actions.{name}.slots: no slot of kind model or models, so there is nothing to improve")
+    tunable = {key: p for key, p in parameters.items() if key not in settings.slots}
+    if unknown := [key for key in settings.hyperparameters if key not in tunable]:
+        allowed = ", ".join(tunable)
+        raise UserError(f"actions.{name}.hyperparameters.{unknown[0]}: unknown; {settings.function} takes {allowed}")
+    grid = {}
+    for key, parameter in tunable.items():
+        given = settings.hyperparameters.get(key, parameter.default)
+        if given is inspect.Parameter.empty:
+            raise UserError(f"actions.{name}.hyperparameters.{key}: not given, and {settings.function} has no default")
+        values = given if isinstance(given, list) else [given]
+        if not values:
+            raise UserError(f"actions.{name}.hyperparameters.{key}: an empty list leaves nothing to choose from")
+        grid[key] = tuple(_scalar(f"actions.{name}.hyperparameters.{key}", v, parameter.annotation) for v in values)
+    for slot in slots:
+        if slot.mirror and slot.mirror not in grid:
+            raise UserError(f"actions.{name}.slots.{slot.name}.mirror: {slot.mirror!r} is not a hyperparameter")
+    if not settings.timeout_minutes > 0:
+        raise UserError(f"actions.{name}.timeout_minutes: got {settings.timeout_minutes}, wanted more than 0")
+    return ActionType(
+        name=name,
+        description=settings.description,
+        function=settings.function,
+        slots=slots,
+        grid=grid,
+        paper=settings.paper,
+        version=settings.version,
+        timeout_minutes=settings.timeout_minutes,
+    )
+
+
+def _parameters(name: str, function: str) -> dict[str, inspect.Parameter]:
+    module, _, attribute = function.partition(":")
+    try:
+        target = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        wanted = f"actions.{name}.function: got {function!r}, wanted module:function on the Python path"
+        raise UserError(f"{wanted} ({error})") from None
+    every = inspect.signature(target).parameters
+    return {key: p for key, p in every.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
+    path = f"actions.{action}.slots.{name}"
+    for key, value, allowed in (("kind", settings.kind, SLOT_KINDS), ("role", settings.role, ROLES)):
+        if fault := next(_one_of(f"{path}.{key}", value, allowed), None):
+            raise UserError(fault)
+    several = settings.kind == "models"
+    minimum = settings.minimum if settings.minimum is not None else (2 if several else 1)
+    maximum = settings.maximum if settings.maximum is not None else max(minimum, 2 if several else 1)
+    if not (2 if several else 1) <= minimum <= maximum or (not several and maximum > 1):
+        raise UserError(f"{path}: minimum {minimum} and maximum {maximum} make no sense for kind {settings.kind}")
+    return Slot(name, settings.kind, minimum, maximum, settings.role, settings.mirror)  # type: ignore[arg-type]
+
+
+def _scalar(path: str, value: Any, annotation: Any) -> Scalar:
+    if annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if annotation in (int, bool, str) and type(value) is annotation:
+        return value  # type: ignore[no-any-return]
+    wanted = getattr(annotation, "__name__", str(annotation))
+    raise UserError(f"{path}: got {value!r} ({type(value).__name__}), wanted {wanted}")
+
+
+def _reachable(types: list[ActionType], datasets: list[Dataset]) -> list[str]:
+    """Faults for action types whose inputs can never exist, found by growing the set of things that can."""
+    kinds = {d.kind for d in datasets}
+    runnable: set[str] = set()
+    grown = True
+    while grown:
+        before = len(runnable)
+        for action_type in types:
+            if all(_can_fill(slot, kinds, bool(runnable)) for slot in action_type.slots):
+                runnable.add(action_type.name)
+        grown = len(runnable) > before
+    faults = []
+    for action_type in types:
+        if action_type.name not in runnable:
+            slot = next(s for s in action_type.slots if not _can_fill(s, kinds, bool(runnable)))
+            why = (
+                "no action can produce a model for it"
+                if slot.kind in ("model", "models")
+                else "there is no such dataset"
+            )
+            faults.append(f"actions.{action_type.name}: its slot {slot.name!r} takes {slot.kind}, but {why}")
+    return faults
+
+
+def _can_fill(slot: Slot, kinds: set[str], something_runs: bool) -> bool:
+    if slot.kind not in ("model", "models"):
+        return slot.kind in kinds
+    return slot.role != "produced" or something_runs

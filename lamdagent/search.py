@@ -1,0 +1,326 @@
+"""The loop of the paper: enumerate, select, execute and evaluate, remember; everything it knows is in the store."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamdagent.actions.action import Action
+from lamdagent.budget import Budget
+from lamdagent.enumeration import ActionSpace
+from lamdagent.errors import LamdagentError, UserError
+from lamdagent.evaluation.task import Split
+from lamdagent.execution.executor import Executor, Failed, Finished, Job, Update
+from lamdagent.execution.work import Outcome
+from lamdagent.memory.history import build_history, tried_fingerprints
+from lamdagent.memory.text import memory_text
+from lamdagent.objects.model import Model
+from lamdagent.plan import Plan
+from lamdagent.selection.agent import Agent
+from lamdagent.selection.policy import Decision, Turn
+from lamdagent.terminal import Terminal
+from lamdagent.tracking.journal import Journal
+from lamdagent.trial import History, Trial
+
+PREPARE_S = 3600.0
+"""Longest time that fetching or converting an initial model may take."""
+EVALUATE_S = 6 * 3600.0
+"""Longest evaluation of one model."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a search ended."""
+
+    history: History
+    champion: Trial | None
+    """Best on the search split; a base model when nothing beats it."""
+    reason: str
+    """Why it ended."""
+
+
+class Search:
+    """One search run: opened, gone through, closed whatever happens."""
+
+    def __init__(self, plan: Plan, journal: Journal, executor: Executor, agent: Agent, view: Terminal) -> None:
+        """Everything that a search talks to; nothing starts yet."""
+        self.plan = plan
+        self.journal = journal
+        self.executor = executor
+        self.agent = agent
+        self.view = view
+        self.budget = Budget(plan.config.budget)
+        self.models: tuple[Model, ...] = ()
+        self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
+
+    def run(self) -> Result:
+        """Search until the budget ends or nothing is left to try, then test the best.
+
+        Raises:
+            UserError: an initial model cannot be read or scored.
+        """
+        status, why = "FAILED", "ended by an error"
+        self.models = self._prepare()
+        try:
+            self.budget.trials = self.journal.open(search_id(self.plan, self.models))
+            self._score_bases()
+            reason = self._loop()
+            self._test(reason)
+            history = self.history()
+            champion = history.scored[0] if history.scored else None
+            status, why = "FINISHED", ""
+            return Result(history, champion, reason)
+        except KeyboardInterrupt:
+            status, why = "KILLED", "interrupted by the user"
+            raise
+        except UserError as error:
+            why = str(error)
+            raise
+        finally:
+            self.journal.close(status, why)
+            self.work.cleanup()
+
+    def history(self) -> History:
+        """Everything the store knows now, other processes' results included."""
+        plan = self.plan
+        return build_history(self.journal.records(), plan.types, plan.datasets, plan.tasks, self.journal.reflection)
+
+    def space(self, history: History) -> ActionSpace:
+        """The legal actions over the initial models and everything produced so far."""
+        return action_space(self.plan, self.models, history)
+
+    # Before the loop ---------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> tuple[Model, ...]:
+        models = []
+        for name, settings in self.plan.config.models.items():
+            self.view.begin(f"prepare model {name}", None, self.budget)
+            spec = {"source": settings.source, "file": settings.file, "revision": settings.revision}
+            spec["license"] = settings.license
+            arguments = {"spec": spec, "tracking_uri": self.journal.store.uri}
+            ended = self._await(Job(f"prepare {name}", "lamdagent.objects.convert:prepare_model", arguments, PREPARE_S))
+            if isinstance(ended, Failed):
+                raise UserError(f"models.{name}: {settings.source} cannot be used: {ended.reason}")
+            ready = ended.value
+            models.append(
+                Model(
+                    fingerprint=ready.fingerprint,
+                    location=ready.folder,
+                    base=ready.fingerprint,
+                    architecture=ready.architecture,
+                    vocabulary=ready.vocabulary,
+                )
+            )
+        return tuple(models)
+
+    def _score_bases(self) -> None:
+        for model in self.models:
+            known = self.history().by_model.get(model.fingerprint)
+            if known and known.score:
+                self.view.trial(known, self.history(), None)
+                continue
+            run_id = self.journal.begin_base(model, self.plan)
+            self.view.begin(f"score the base {model.name}", None, self.budget)
+            ended = self._await(self._scoring(run_id, model, "search"))
+            if isinstance(ended, Failed):
+                self.journal.fail(run_id, ended)
+                raise UserError(f"the base {model.name} cannot be scored, so no gain can be told: {ended.reason}")
+            self._finish(run_id, ended, model)
+
+    # The loop ----------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> str:
+        """Until something ends it; the reason."""
+        while True:
+            history = self.history()
+            if reason := self.budget.ended(_typical_s(history), self._reserve_s(history)):
+                return reason
+            space = self.space(history)
+            text = memory_text(history, space, self.plan.tasks, self.plan.config.memory.tokens)
+            seed = self.plan.config.search.seed
+            decision = self.agent.policy(Turn(history, space, self.budget.trials, seed, text))
+            if decision is None:
+                return "every legal action has been tried"
+            self.budget.trials += 1
+            self.budget.usd += decision.cost_usd
+            self._do(decision, text, history)
+            self._reflect()
+
+    def _do(self, decision: Decision, text: str, history: History) -> None:
+        """Run one decision: a run is opened before and closed after it, whatever happens."""
+        if self.journal.adopt(decision, self.plan, text):
+            self._show(decision.action)
+            return
+        run_id = self.journal.begin_action(decision, self.plan, text, history)
+        number = f"{self.budget.trials}/{self.budget.limits.trials}" if self.budget.limits.trials else self.budget.trials
+        best = history.scored[0].score if history.scored else None
+        self.view.begin(f"{number} {decision.action.describe()}", best, self.budget, self._eta(history))
+        try:
+            ended = self._await(self._making(run_id, decision.action))
+        except (KeyboardInterrupt, LamdagentError) as error:
+            kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
+            reason = "interrupted by the user" if isinstance(error, KeyboardInterrupt) else str(error)
+            self.journal.fail(run_id, Failed(run_id, reason, kind))
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        else:
+            if isinstance(ended, Failed):
+                self.journal.fail(run_id, ended)
+            else:
+                self._finish(run_id, ended, produced(decision.action, run_id))
+                return
+        self._show(decision.action)
+
+    def _making(self, run_id: str, action: Action) -> Job:
+        action_type = next(t for t in self.plan.types if t.name == action.type)
+        things: dict[str, Any] = {m.name: self.journal.folder(m) for m in action.models}
+        things |= {d.name: d.path for d in action.datasets}
+        several = {slot.name for slot in action_type.slots if slot.kind == "models"}
+        inputs: dict[str, Any] = dict(action.hyperparameters)
+        for slot, names in action.slots.items():
+            inputs[slot] = [things[n] for n in names] if slot in several else things[names[0]]
+        arguments = {
+            "function": action_type.function,
+            "inputs": inputs,
+            "seed": action.seed,
+            "data_fraction": action.data_fraction,
+            "tasks": self.plan.tasks,
+            "batch_size": self.plan.config.evaluation.batch_size,
+            "output": str(self._output(run_id)),
+        }
+        limit = min(action_type.timeout_minutes * 60, max(60.0, self.budget.left_s))
+        return Job(run_id, "lamdagent.execution.work:make", arguments, limit)
+
+    def _scoring(self, run_id: str, model: Model, split: Split) -> Job:
+        arguments = {
+            "folder": self.journal.folder(model),
+            "tasks": self.plan.tasks,
+            "split": split,
+            "batch_size": self.plan.config.evaluation.batch_size,
+            "output": str(self._output(run_id)),
+        }
+        return Job(run_id, "lamdagent.execution.work:score", arguments, EVALUATE_S)
+
+    def _output(self, run_id: str) -> Path:
+        """Where the worker leaves files: beside the artifacts when they are local, so that a rename publishes them."""
+        folder = self.journal.staging(run_id) or Path(self.work.name) / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _await(self, job: Job) -> Finished | Failed:
+        self.executor.submit(job)
+        while True:
+            event = self.executor.next_event(1.0)
+            if isinstance(event, Update):
+                self.view.step(event.progress)
+            elif event is not None:
+                return event
+
+    def _finish(self, run_id: str, ended: Finished, model: Model) -> None:
+        outcome: Outcome = ended.value
+        self.budget.gpu_seconds += outcome.gpu_seconds
+        self.journal.finish(run_id, outcome, ended.seconds, model, self.plan, self._output(run_id), self.history())
+        history = self.history()
+        self.journal.progress(history, self.budget.trials)
+        self.view.trial(history.by_run[run_id], history, history.base_score())
+
+    def _show(self, action: Action) -> None:
+        history = self.history()
+        same = [t for t in history.actions if t.action and t.action.fingerprint == action.fingerprint]
+        if same:
+            self.view.trial(same[-1], history, history.base_score())
+
+    def _reflect(self) -> None:
+        if self.agent.reflect is not None:
+            history = self.history()
+            text, usd = self.agent.reflect(history, self.journal.reflection, self.space(history))
+            self.budget.usd += usd
+            self.journal.remember(text)
+
+    # After the loop ----------------------------------------------------------------------------------------------
+
+    def _test(self, reason: str) -> None:
+        """Score the best few and the bases on the split that steered nothing."""
+        history = self.history()
+        best = [t for t in history.scored if t.kind == "action"][: self.plan.config.search.test_top]
+        bases = [t for m in self.models if (t := history.by_model.get(m.fingerprint))]
+        if not best:
+            return
+        self.view.say(f"the search ends: {reason}; now the base and the best {len(best)} on the test split")
+        for trial in [*bases, *best]:
+            if trial.test_score is not None or trial.model is None:
+                continue
+            model = next((m for m in self.models if m.fingerprint == trial.model.fingerprint), trial.model)
+            self.view.begin(f"test {trial.model.name}", history.scored[0].score, self.budget)
+            ended = self._await(self._scoring(trial.run_id, model, "test"))
+            self.view.end()
+            if isinstance(ended, Failed):
+                self.view.say(f"test of {trial.model.name} failed: {ended.reason}", "red")
+            else:
+                self.journal.tested(trial.run_id, ended.value, self.plan, self._output(trial.run_id))
+
+    def _reserve_s(self, history: History) -> float:
+        """What the final test will take: the bases' evaluations, scaled to the test split."""
+        bases = [t.seconds for t in history.trials if t.kind == "base" and t.seconds > 0]
+        sizes = [(t.limits.get("search"), t.limits.get("test")) for t in self.plan.tasks]
+        scale = max([test / search for search, test in sizes if search and test], default=1.0)
+        return (self.plan.config.search.test_top + len(self.models)) * max(bases, default=0.0) * scale
+
+    def _eta(self, history: History) -> str:
+        limit = self.budget.limits.trials
+        typical = _typical_s(history)
+        by_trials = (limit - self.budget.trials + 1) * typical if limit and typical else float("inf")
+        left = min(by_trials + self._reserve_s(history), self.budget.left_s)
+        return f"about {left / 60:.0f} min left" if 0 < left < float("inf") else ""
+
+
+def produced(action: Action, run_id: str) -> Model:
+    """The model that `action` makes in `run_id`."""
+    first = action.models[0]
+    bases = {m.base for m in action.models}
+    return Model(
+        fingerprint=action.fingerprint,
+        location=f"runs:/{run_id}/model",
+        run_id=run_id,
+        base=first.base if len(bases) == 1 else "",
+        depth=1 + max(m.depth for m in action.models),
+        architecture=first.architecture,
+        vocabulary=first.vocabulary,
+    )
+
+
+def action_space(plan: Plan, models: Sequence[Model], history: History) -> ActionSpace:
+    """The legal actions over `models` and what the history's actions made; initial models of others have no weights here."""
+    made = [t.model for t in history.actions if t.model and t.score]
+    unique = {m.fingerprint: m for m in [*models, *made]}
+    return ActionSpace(
+        plan.types,
+        list(unique.values()),
+        plan.datasets,
+        tried=tried_fingerprints(history),
+        seed=plan.config.search.seed,
+        data_fraction=plan.config.data_fraction,
+        max_depth=plan.config.search.max_depth,
+    )
+
+
+def search_id(plan: Plan, models: Sequence[Model]) -> str:
+    """Equal for two starts of the same search, so that the second goes on where the first was cut off."""
+    content: Mapping[str, Any] = {
+        "models": [m.fingerprint for m in models],
+        "datasets": [d.fingerprint for d in plan.datasets],
+        "actions": [(t.name, t.version, sorted(t.grid.items())) for t in plan.types],
+        "tasks": [(t.name, t.fingerprint, t.weight) for t in plan.tasks],
+        "seed": plan.config.search.seed,
+        "data_fraction": plan.config.data_fraction,
+        "agent": (plan.config.agent.kind, plan.config.agent.model),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
+
+
+def _typical_s(history: History) -> float:
+    """The longest of the last few actions: a budget should rather end early than late."""
+    return max([t.seconds for t in history.actions[-5:] if t.status == "finished"], default=0.0)

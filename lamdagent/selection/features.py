@@ -1,0 +1,69 @@
+"""Features of an action for a regression: what it does, on what, and how good its input models are."""
+
+import math
+from collections.abc import Mapping
+
+from lamdagent.actions.action import Action, Scalar
+from lamdagent.objects.model import Model
+from lamdagent.trial import History
+
+Features = dict[str, float]
+
+
+class Featurizer:
+    """Features over one history; lineages are walked once per model."""
+
+    def __init__(self, history: History) -> None:
+        """Bind to `history`; make a new one each turn."""
+        self._history = history
+        self._lineages: dict[str, Features] = {}
+        base = history.base_score()
+        self._unknown = base.value if base else 0.0
+
+    def parent_score(self, action: Action) -> float:
+        """The best score among the input models; the base's where a model has none."""
+        return max(self._score(model) for model in action.models)
+
+    def __call__(self, action: Action) -> Features:
+        """One flat mapping; categories are 0/1, sizes are near 1."""
+        scores = [self._score(model) for model in action.models]
+        features = {f"type={action.type}": 1.0, "depth": float(max(m.depth for m in action.models))}
+        features |= {"parents": len(scores) / 2, "spread": max(scores) - min(scores), "parent": max(scores)}
+        features |= {f"data={dataset.name}": 1.0 for dataset in action.datasets}
+        for key, value in action.hyperparameters.items():
+            features |= _scaled(f"{action.type}.{key}", value)
+        for model in action.models:
+            for key, value in self._lineage(model).items():
+                features[key] = features.get(key, 0.0) + value / len(action.models)
+            for task, level in self._task_scores(model).items():
+                features[f"parent.{task}"] = features.get(f"parent.{task}", 0.0) + level / len(action.models)
+        return features
+
+    def _score(self, model: Model) -> float:
+        trial = self._history.by_model.get(model.fingerprint)
+        return trial.score.value if trial and trial.score else self._unknown
+
+    def _task_scores(self, model: Model) -> Mapping[str, float]:
+        trial = self._history.by_model.get(model.fingerprint)
+        return {name: score.value for name, score in trial.scores.items()} if trial else {}
+
+    def _lineage(self, model: Model) -> Features:
+        """Shares of the datasets and action types in the model's past."""
+        if model.fingerprint not in self._lineages:
+            trial = self._history.by_model.get(model.fingerprint)
+            action = trial.action if trial else None
+            self._lineages[model.fingerprint] = self._past(action) if action else {}
+        return self._lineages[model.fingerprint]
+
+    def _past(self, action: Action) -> Features:
+        past = {f"past.type={action.type}": 1.0} | {f"past.data={d.name}": 1.0 for d in action.datasets}
+        for parent in action.models:
+            for key, value in self._lineage(parent).items():
+                past[key] = past.get(key, 0.0) + value / len(action.models)
+        return past
+
+
+def _scaled(key: str, value: Scalar) -> Features:
+    if isinstance(value, bool | str):
+        return {f"{key}={value}": 1.0}
+    return {key: math.log10(value) if value > 0 else float(value)}

@@ -1,0 +1,96 @@
+"""What the user sees while a search runs: one line per finished thing, and on a terminal a live line below them."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from lamdagent.budget import Budget
+from lamdagent.evaluation.task import Score, Task
+from lamdagent.execution.executor import Progress as Step
+from lamdagent.pipeline import chain, figure
+from lamdagent.trial import History, Trial
+
+
+class Terminal:
+    """Live on a terminal; plain log lines where there is none. Text from runs is never read as markup."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Write to `console`, standard output when none is given."""
+        self.console = console or Console(highlight=False)
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24))
+        more = (TextColumn("{task.fields[status]}", markup=False), TimeElapsedColumn())
+        self._progress = Progress(*columns, *more, console=self.console, transient=True, auto_refresh=True)
+        self._task: TaskID | None = None
+        self._phase = ""
+        if self.console.is_terminal:
+            self._progress.start()
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line."""
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def begin(self, what: str, best: Score | None, budget: Budget, eta: str = "") -> None:
+        """A job starts: what it does, what the best is so far, what is left."""
+        self.end()
+        status = f"best {best.value:.3f}" if best else "no score yet"
+        status += f"  {budget.usd:.2f} USD" if budget.usd else ""
+        status += f"  {eta}" if eta else ""
+        if self.console.is_terminal:
+            self._task = self._progress.add_task(what[: max(30, self.console.width - 70)], total=None, status=status)
+        else:
+            self.say(f"> {what}  [{status}]")
+
+    def step(self, step: Step) -> None:
+        """The running job's progress."""
+        if self._task is not None:
+            loss = next((f" loss {v:.3f}" for k, v in step.metrics.items() if "loss" in k), "")
+            base = self._progress.tasks[-1].fields["status"].split("  |")[0]
+            text = f"{base}  | {step.phase} {step.done}/{step.total}{loss}"
+            self._progress.update(self._task, completed=step.done, total=step.total or None, status=text)
+        elif step.phase != self._phase:
+            self.say(f"    {step.phase} ({step.total})", "dim")
+        self._phase = step.phase
+
+    def end(self) -> None:
+        """The running job has ended."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task, self._phase = None, ""
+
+    def trial(self, trial: Trial, history: History, base: Score | None) -> None:
+        """One finished or failed trial."""
+        self.end()
+        what = chain(trial.model, history) if trial.model else trial.action.describe() if trial.action else trial.name
+        if trial.status == "failed" or trial.score is None:
+            self.say(f"failed  {what}: {trial.status_reason or 'no usable score'}", "red")
+            return
+        gain = f" ({trial.score.value - base.value:+.3f})" if base and trial.kind == "action" else ""
+        tasks = "  ".join(f"{name} {score.value:.3f}" for name, score in trial.scores.items())
+        best = history.scored and history.scored[0].run_id == trial.run_id
+        mark = "best" if best else "done"
+        self.say(f"{mark}  {trial.score.value:.3f}{gain}  {tasks}  {trial.seconds:.0f} s  {what}", "green" if best else "")
+
+    def table(self, trials: Sequence[Trial], history: History, tasks: Sequence[Task], base: Trial | None) -> None:
+        """The pipelines with their scores, best first, test scores where they were taken."""
+        table = Table(title="Pipelines, best first (search split; test split for the ones tested)", title_justify="left")
+        for name in ("model", "score", "gain over base", "test", "test gain", *(f"test {t.name}" for t in tasks)):
+            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+        table.add_column("pipeline", overflow="fold")
+        for trial in trials:
+            tested = [figure(trial.test_scores.get(task.name)) for task in tasks]
+            row = [trial.model.name if trial.model else "-", figure(trial.score), _gain(trial.score, base and base.score)]
+            row += [figure(trial.test_score), _gain(trial.test_score, base and base.test_score), *tested]
+            table.add_row(*map(Text, row), Text(chain(trial.model, history) if trial.model else trial.name))
+        self.console.print(table, width=None if self.console.is_terminal else 200)
+
+    def close(self) -> None:
+        """Stop the live display."""
+        self.end()
+        self._progress.stop()
+
+
+def _gain(score: Score | None, base: Score | None) -> str:
+    return f"{score.value - base.value:+.3f}" if score and base else "-"

@@ -1,0 +1,142 @@
+"""The single-turn Python items of the Berkeley Function Calling Leaderboard (https://gorilla.cs.berkeley.edu/leaderboard.html).
+
+A line of `BFCL_v4_simple_python.json` and the answer that belongs to it (shortened):
+
+    {"id": "simple_python_0", "question": [[{"role": "user", "content": "Find the area of a triangle with ..."}]],
+     "function": [{"name": "calculate_triangle_area", "description": "...", "parameters": {"type": "dict",
+                   "properties": {"base": {"type": "integer"}, ...}, "required": ["base", "height"]}}]}
+    {"id": "simple_python_0", "ground_truth": [{"calculate_triangle_area": {"base": [10], "unit": ["units", ""]}}]}
+
+A parameter has a list of right values; "" among them means that it may be left out.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from lamdagent.objects.offline import wheel_files
+from lamdagent.tooluse.call import Call, UnreadableCall, read_calls
+from lamdagent.tooluse.prompt import signature
+
+PACKAGE, VERSION = "bfcl-eval", "2026.3.23"
+SHA256 = "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a"
+FOLDER = "bfcl_eval/data"
+CALL_FILES = ("simple_python", "multiple", "live_simple", "live_multiple")
+"""Categories with exactly one call per item."""
+NONE_FILES = ("irrelevance", "live_irrelevance")
+"""Categories where no function fits."""
+LONGEST = 480
+"""Characters of question and signatures; longer items are left out, since a CPU reads about 1,000 tokens a second."""
+
+ItemSplit = Literal["train", "search", "test"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with the functions on offer and the calls that are right."""
+
+    id: str
+    category: str
+    """One of CALL_FILES or NONE_FILES."""
+    question: str
+    functions: tuple[Mapping[str, Any], ...]
+    """As upstream: name, description, parameters (a JSON schema with Python type names)."""
+    function: str = ""
+    """Name of the right function; empty where none fits."""
+    answers: Mapping[str, list[Any]] | None = None
+    """Parameter -> right values ("" = may be left out); None where no function fits."""
+
+    @property
+    def split(self) -> ItemSplit:
+        """By a hash of the id, 60/20/20; the paraphrases of one live item (`live_simple_4-3-0`, `-1`) stay together."""
+        family = re.sub(r"_\d+-(\d+)-\d+$", r"_\1", self.id)
+        bucket = int(hashlib.sha256(family.encode()).hexdigest(), 16) % 5
+        return "search" if bucket == 3 else "test" if bucket == 4 else "train"
+
+    @property
+    def gold(self) -> Call | None:
+        """The shortest right call: first values, nothing that may be left out. None where no function fits."""
+        if self.answers is None:
+            return None
+        kept = {name: _first(values) for name, values in self.answers.items() if "" not in values}
+        return Call(self.function, kept)
+
+
+def items(split: ItemSplit, *, calls: bool) -> tuple[Item, ...]:
+    """Items with one right call (or, without `calls`, where no function fits) of a split, in a fixed shuffled order.
+
+    A train item's question never occurs, word for word, in another split.
+
+    Raises:
+        UserError: the package cannot be fetched and is not cached.
+    """
+    chosen = [item for item in _all_items() if item.split == split and (item.answers is not None) == calls]
+    if split == "train":
+        chosen = [item for item in chosen if _words(item.question) not in _held_out()]
+    return tuple(chosen)
+
+
+@cache
+def _all_items() -> tuple[Item, ...]:
+    members = [f"{FOLDER}/BFCL_v4_{name}.json" for name in CALL_FILES + NONE_FILES]
+    members += [f"{FOLDER}/possible_answer/BFCL_v4_{name}.json" for name in CALL_FILES]
+    folder = wheel_files(PACKAGE, VERSION, SHA256, tuple(members)) / FOLDER
+    found = [item for name in CALL_FILES + NONE_FILES for item in _read(folder, name) if _usable(item)]
+    return tuple(sorted(found, key=lambda item: hashlib.sha256(f"order {item.id}".encode()).hexdigest()))
+
+
+@cache
+def _held_out() -> frozenset[str]:
+    return frozenset(_words(item.question) for item in _all_items() if item.split != "train")
+
+
+def _read(folder: Path, category: str) -> Iterator[Item]:
+    truths = {}
+    if category in CALL_FILES:
+        answers = _lines(folder / "possible_answer" / f"BFCL_v4_{category}.json")
+        truths = {row["id"]: row["ground_truth"] for row in answers}
+    for row in _lines(folder / f"BFCL_v4_{category}.json"):
+        messages = [message for turn in row["question"] for message in turn]
+        truth = truths.get(row["id"])
+        if [message["role"] for message in messages] != ["user"] or (truth is not None and len(truth) != 1):
+            continue
+        name, right = next(iter(truth[0].items())) if truth else ("", None)
+        yield Item(row["id"], category, messages[0]["content"].strip(), tuple(row["function"]), name, right)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file if line.strip())
+
+
+def _usable(item: Item) -> bool:
+    """Short enough, and its answer can be written as a Python call (a few names such as `from` cannot)."""
+    length = len(item.question) + sum(len(signature(function)) for function in item.functions)
+    if not item.question or not item.functions or length > LONGEST:
+        return False
+    if item.gold is None:
+        return True
+    try:
+        return read_calls(str(item.gold)) == [item.gold]
+    except UnreadableCall:
+        return False
+
+
+def _first(values: list[Any]) -> Any:
+    """The first right value, with the lists of alternatives inside dicts resolved the same way."""
+    return _plain(next(value for value in values if value != ""))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _first(options) for key, options in value.items() if "" not in options}
+    return [_plain(element) for element in value] if isinstance(value, list) else value
+
+
+def _words(question: str) -> str:
+    return " ".join(question.lower().split())

@@ -1,0 +1,258 @@
+"""What a search writes, in the search's words: decisions, outcomes and models become runs of the store."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lamdagent.evaluation.task import Score, Task, weighted_score
+from lamdagent.execution.executor import Failed
+from lamdagent.execution.work import Outcome
+from lamdagent.memory.history import RETRYABLE
+from lamdagent.objects.model import Model
+from lamdagent.pipeline import recipe, step
+from lamdagent.plan import Plan
+from lamdagent.selection.policy import Decision
+from lamdagent.tracking import schema
+from lamdagent.tracking.lineage import ModelEntry
+from lamdagent.tracking.records import RunRecord
+from lamdagent.tracking.store import Store
+from lamdagent.tracking.weights import local_root
+from lamdagent.trial import History
+
+
+class Journal:
+    """One search's view of the store."""
+
+    def __init__(self, store: Store, plan: Plan, config_yaml: str) -> None:
+        """Nothing is written until `open`."""
+        self.store = store
+        self.plan = plan
+        self.config_yaml = config_yaml
+        self.search_run_id = ""
+        self.reflection = ""
+
+    def open(self, search_id: str) -> int:
+        """Start the search run, or go on with one that was cut off; the number of trials that it has had.
+
+        What dead processes of this host left open is closed first. A finished search of the same id stays as it is and
+        a new run goes on from it.
+        """
+        self.store.close_orphans()
+        records = self.store.runs()
+        searches = [r for r in records if r.kind == "search" and r.tags.get(schema.REFLECTION)]
+        self.reflection = searches[-1].tags[schema.REFLECTION] if searches else ""
+        last = self.store.find_search(search_id)
+        if last is not None and last.status in ("FAILED", "KILLED"):
+            self.search_run_id = last.run_id
+            self.store.reopen_search(last.run_id)
+            return len([r for r in records if r.search_run_id == last.run_id and _counts(r)])
+        name = f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
+        self.search_run_id = self.store.start_search(search_id, name, self._params(), self.config_yaml, self._text())
+        return 0
+
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] | str, reason: str) -> None:
+        """End the search run."""
+        if self.search_run_id:
+            self.store.end_search(self.search_run_id, status, reason)  # type: ignore[arg-type]
+
+    def records(self) -> list[RunRecord]:
+        """All runs of the experiment."""
+        return self.store.runs()
+
+    def begin_base(self, model: Model, plan: Plan) -> str:
+        """Open the run of an initial model."""
+        tags = {**_model_tags(model), schema.TASKS: tasks_tag(plan.tasks), schema.FINGERPRINT: model.fingerprint}
+        params = {"model": model.name, "architecture": model.architecture, "vocabulary": model.vocabulary}
+        text = "The base: every gain is told against it."
+        return self.store.start_run(self.search_run_id, "base", f"base {model.name}", tags, params, text=text)
+
+    def begin_action(self, decision: Decision, plan: Plan, memory: str, history: History) -> str:
+        """Open the run of a decision with everything that was known when it was made."""
+        action = decision.action
+        parents = [m.run_id or _run_of(m, history) for m in action.models]
+        text = f"**{action.describe()}**\n\nPolicy `{decision.policy}`: {_plain(decision.reason)}"
+        name = f"{action.type} {'+'.join(d.name for d in action.datasets) or 'of ' + str(len(action.models))}"
+        run_id = self.store.start_run(
+            self.search_run_id, "action", name, self._tags(decision, plan), action.params(), parents=parents, text=text
+        )
+        self.store.log_text(run_id, schema.MEMORY, memory)
+        offered = {"chosen": action.describe(), "offered": list(decision.offered), **decision.details}
+        self.store.log_dict(run_id, schema.DECISION, {"policy": decision.policy, "reason": decision.reason, **offered})
+        self.store.link_traces(decision.traces, run_id)
+        return run_id
+
+    def adopt(self, decision: Decision, plan: Plan, memory: str) -> bool:
+        """Take over a finished run of the same action in another experiment; False when there is none."""
+        known = self.store.by_fingerprint(decision.action.fingerprint, tasks_tag(plan.tasks))
+        if known is None or known.experiment_id == self.store.experiment_id:
+            return False
+        weights = known.tags.get(schema.WEIGHTS) or f"runs:/{known.run_id}/{schema.MODEL_FOLDER}"
+        parents = json.loads(known.tags.get(schema.PARENTS, "[]"))
+        run_id = self.store.start_run(
+            self.search_run_id,
+            "action",
+            known.name,
+            {**self._tags(decision, plan), schema.REUSED: known.run_id, schema.WEIGHTS: weights, **_lineage(known)},
+            decision.action.params(),
+            parents=parents,
+            text=f"Nothing was run: the result of run `{known.run_id}` in another experiment stands here.",
+        )
+        kept = {k: v for k, v in known.metrics.items() if k.startswith((schema.TASK_PREFIX, schema.SCORE))}
+        entry = ModelEntry(f"model-{decision.action.fingerprint[:8]}", weights)
+        self.store.finish_run(run_id, metrics=kept, model=entry, texts={schema.MEMORY: memory})
+        return True
+
+    def finish(
+        self, run_id: str, outcome: Outcome, seconds: float, model: Model, plan: Plan, output: Path, history: History
+    ) -> None:
+        """Close a run with its scores, curves, samples, recipe and weights; `output` is consumed."""
+        trial = history.by_run.get(run_id)
+        metrics = {**task_metrics(plan.tasks, outcome.scores, schema.TASK_PREFIX, schema.SCORE)}
+        metrics |= {schema.COST_SECONDS: seconds, schema.COST_GPU_SECONDS: outcome.gpu_seconds}
+        metrics |= {f"cost.{name}_seconds": value for name, value in outcome.seconds.items()}
+        texts = {}
+        if trial is not None and trial.action is not None:
+            texts[schema.RECIPE] = _yaml(recipe(trial, history))
+        staged = output / schema.MODEL_FOLDER
+        samples = output / schema.SAMPLES_FOLDER
+        self.store.finish_run(
+            run_id,
+            metrics=metrics,
+            curves=[(p.key, p.value, p.step, p.timestamp_ms) for p in outcome.curves],
+            texts=texts,
+            folders={schema.SAMPLES_FOLDER: samples} if samples.is_dir() else {},
+            staging=staged if staged.is_dir() else None,
+            model=ModelEntry(model.name, model.location, params=self._entry_params(trial), tags=_model_tags(model)),
+            tags={**_model_tags(model), schema.WEIGHTS: model.location},
+        )
+        shutil.rmtree(output, ignore_errors=True)
+
+    def fail(self, run_id: str, failed: Failed) -> None:
+        """Close a run as failed, with its reason."""
+        self.store.fail_run(run_id, failed.reason, failed.details, failed.kind)
+        staged = self.staging(run_id)
+        if staged is not None:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    def tested(self, run_id: str, outcome: Outcome, plan: Plan, output: Path) -> None:
+        """Add test scores to a finished run."""
+        prefix = schema.TEST_PREFIX
+        self.store.log_metrics(run_id, task_metrics(plan.tasks, outcome.scores, prefix, prefix + schema.SCORE))
+        samples = output / schema.SAMPLES_FOLDER
+        if samples.is_dir():
+            self.store.client.log_artifacts(run_id, str(samples), schema.SAMPLES_FOLDER + "/test")
+        shutil.rmtree(output, ignore_errors=True)
+
+    def progress(self, history: History, trials: int) -> None:
+        """The best score so far, by number of trials: MLflow draws the curve."""
+        if history.scored and history.scored[0].score:
+            self.store.log_progress_metric(self.search_run_id, history.scored[0].score.value, trials)
+
+    def remember(self, reflection: str) -> None:
+        """Keep the LLM's memory update."""
+        if reflection != self.reflection:
+            self.reflection = reflection
+            self.store.set_tags(self.search_run_id, {schema.REFLECTION: reflection})
+
+    def folder(self, model: Model) -> str:
+        """Local folder of a model's weights."""
+        if not model.location.startswith("runs:/"):
+            return model.location
+        return str(self.store.model_folder(model.location.removeprefix("runs:/").split("/")[0]))
+
+    def staging(self, run_id: str) -> Path | None:
+        """A folder beside the run's artifacts, on their file system; None when they are on a server."""
+        root = local_root(self.store.client.get_run(run_id).info.artifact_uri)
+        return root.parent / "staging" if root else None
+
+    def _tags(self, decision: Decision, plan: Plan) -> dict[str, str]:
+        action = decision.action
+        return {
+            schema.ACTION: action.type,
+            schema.FINGERPRINT: action.fingerprint,
+            schema.SLOTS: json.dumps({slot: list(names) for slot, names in action.slots.items()}),
+            schema.POLICY: decision.policy,
+            schema.REASON: _plain(decision.reason),
+            schema.PROMPT_VERSION: decision.prompt_version,
+            schema.TASKS: tasks_tag(plan.tasks),
+        }
+
+    def _entry_params(self, trial: Any) -> Mapping[str, Any]:
+        return step(trial.action)["hyperparameters"] if trial is not None and trial.action else {}
+
+    def _params(self) -> dict[str, Any]:
+        config = self.plan.config
+        agent = config.agent.kind if not config.agent.model else f"{config.agent.kind} {config.agent.model}"
+        return {
+            "agent": agent,
+            "seed": config.search.seed,
+            "data_fraction": config.data_fraction,
+            "models": ", ".join(config.models),
+            "datasets": ", ".join(config.datasets),
+            "actions": ", ".join(config.actions),
+            "tasks": ", ".join(f"{t.name} x {t.weight:g}" for t in self.plan.tasks),
+        }
+
+    def _text(self) -> str:
+        tasks = ", ".join(f"{t.name} ({t.weight:g})" for t in self.plan.tasks)
+        return (
+            f"A search for the best post-training pipeline on {tasks}. Its nested runs are the trials: sort by `score` "
+            "for the leaderboard. Each names its parents; `score` here is the best so far, by number of trials."
+        )
+
+
+def tasks_tag(tasks: Sequence[Task]) -> str:
+    """The tag `schema.TASKS`; weights are not in it, since a weighted score is computed anew when it is read."""
+    return json.dumps({t.name: t.fingerprint for t in sorted(tasks, key=lambda t: t.name)})
+
+
+def task_metrics(tasks: Sequence[Task], scores: Mapping[str, Score], prefix: str, total: str) -> dict[str, float]:
+    """Metrics of every task on its own scale, and of the weighted score."""
+    metrics = {}
+    for name, score in scores.items():
+        metrics |= {prefix + name: score.value, prefix + name + schema.STDERR_SUFFIX: score.stderr}
+    weighed = weighted_score(tasks, scores)
+    if weighed is not None:
+        metrics |= {total: weighed.value, total + schema.STDERR_SUFFIX: weighed.stderr}
+    return metrics
+
+
+def _model_tags(model: Model) -> dict[str, str]:
+    return {
+        schema.MODEL_FINGERPRINT: model.fingerprint,
+        schema.MODEL_BASE: model.base,
+        schema.MODEL_DEPTH: str(model.depth),
+        schema.MODEL_ARCHITECTURE: model.architecture,
+        schema.MODEL_VOCABULARY: str(model.vocabulary),
+    }
+
+
+def _lineage(record: RunRecord) -> dict[str, str]:
+    """What a taken-over run says of its model."""
+    keys = (schema.MODEL_FINGERPRINT, schema.MODEL_BASE, schema.MODEL_DEPTH, schema.MODEL_ARCHITECTURE)
+    return {key: record.tags[key] for key in (*keys, schema.MODEL_VOCABULARY) if key in record.tags}
+
+
+def _counts(record: RunRecord) -> bool:
+    """Whether a run is a trial that was spent: an interrupted one was not."""
+    retried = record.status == "FAILED" and record.tags.get(schema.FAILURE_KIND) in RETRYABLE
+    return record.kind == "action" and not retried
+
+
+def _run_of(model: Model, history: History) -> str:
+    return history.by_model[model.fingerprint].run_id
+
+
+def _plain(text: str) -> str:
+    """Text from a policy as one line that Markdown shows as it is."""
+    return " ".join(text.split()).replace("<", "&lt;")[:1000]
+
+
+def _yaml(value: Mapping[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
+
+
