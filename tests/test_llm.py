@@ -3,13 +3,13 @@
 import json
 import random
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from endpoint import Answers, Drips, Endpoint, Fails, Hangs, Says, obedient, script
 
 from lamdagent.actions.action import Action, ActionType, Slot
 from lamdagent.enumeration import ActionSpace
@@ -27,6 +27,7 @@ from lamdagent.selection.policy import Decision, Turn
 from lamdagent.selection.prompting import LLMSettings
 from lamdagent.selection.random import RandomPolicy
 from lamdagent.trial import History, Trial
+from tests.endpoint import Answers, Drips, Endpoint, Fails, Hangs, Says, obedient, script
 
 SFT = ActionType(
     "sft",
@@ -57,7 +58,7 @@ def turn_of(datasets: tuple[Dataset, ...] = (CALLS, TALK), **changes: Any) -> Tu
 
 def client_of(endpoint: Endpoint | str, **settings: Any) -> Client:
     url = endpoint if isinstance(endpoint, str) else endpoint.url
-    quick = {"timeout_s": 5.0, "retries": 2, "backoff_s": 0.01, "patience_s": 10.0}
+    quick = {"timeout_s": 5.0, "attempts": 3, "backoff_s": 0.01, "patience_s": 10.0}
     return Client(ClientSettings("openai/tiny", api_base=url, **quick | settings))
 
 
@@ -127,7 +128,7 @@ def test_nothing_left_is_none() -> None:
         'I think that training is best. {"type": "1", "reason": "x"} Good luck!',
         '{"action_type": "sft"}',
         '{"type": "1. sft"}',
-        '{"type": 2} no, wait: {"type": 1.0}',
+        '{"type": 2} no, wait: {"type": 1.0} {}',
         "1",
         "<think>{maybe}</think> The answer is 1.",
         '{"reason": "x", "answer": {"type": 1}}',
@@ -288,7 +289,7 @@ def test_a_fault_that_does_not_pass_is_not_retried(status: int) -> None:
 @pytest.mark.parametrize("silence", [Hangs(), Drips()])
 def test_a_hang_ends(silence: Any) -> None:
     started = time.monotonic()
-    decision, _ = decide(TYPE, silence, timeout_s=0.3, retries=1)
+    decision, _ = decide(TYPE, silence, timeout_s=0.3, attempts=2)
     assert time.monotonic() - started < 10
     assert decision.policy == "random"
     assert decision.details["llm"] == [{"call": "type", "reply": TYPE.text}]
@@ -361,14 +362,34 @@ def test_what_was_spent_before_counts() -> None:
 def test_the_key_is_sent_and_never_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     monkeypatch.setenv("TEAM_LLM_KEY", "hush-123456")
-    answers = script(Fails(401, message="wrong key hush-123456"))
-    with Endpoint(answers) as endpoint:
-        decision = policy_of(endpoint, api_key_env="TEAM_LLM_KEY")(turn_of())
+    recorded: list[Any] = []
+
+    @contextmanager
+    def trace(*asked: Any, **settings: Any) -> Iterator[Untraced]:
+        recorded.append((asked, settings))
+        try:
+            yield Untraced()
+        except Exception as fault:
+            recorded.append("".join(traceback.format_exception(fault)))
+            raise
+
+    with Endpoint(script(Fails(401, message="wrong key hush-123456"))) as endpoint:
+        client = Client(ClientSettings("openai/tiny", api_base=endpoint.url, api_key_env="TEAM_LLM_KEY"), trace)
+        decision = LLMPolicy(client, RandomPolicy())(turn_of())
     assert endpoint.headers[0]["Authorization"] == "Bearer hush-123456"
-    assert "hush" not in repr(decision)
-    assert "hush" not in "".join(
-        record.getMessage() for record in caplog.records if record.name.startswith("lamdagent")
-    )
+    assert "wrong key ***" in repr(decision) and "wrong key ***" in recorded[-1]
+    assert "hush" not in repr(decision) + repr(recorded) + caplog.text
+
+
+def test_a_recorder_that_fails_costs_the_llm_no_more_than_a_turn() -> None:
+    @contextmanager
+    def trace(*_: Any, **__: Any) -> Iterator[Untraced]:
+        raise OSError("the store is away")
+        yield
+
+    client = Client(ClientSettings("openai/tiny", api_base="http://127.0.0.1:9/v1"), trace)
+    decision = LLMPolicy(client, RandomPolicy())(turn_of())
+    assert decision is not None and "the store is away" in decision.details["fallback"]
 
 
 def test_a_schema_is_sent_when_wanted_and_dropped_when_refused() -> None:
@@ -545,4 +566,5 @@ def test_reflection_rewrites_the_notes() -> None:
 def test_reflection_keeps_the_old_notes_when_the_llm_is_of_no_use() -> None:
     assert _reflect(script(Fails(401)))[0] == "old notes"
     assert _reflect(script(Says("")))[0] == "old notes"
+    assert _reflect(script(Says("<think>hm</think> SFT helps.")))[0] == "SFT helps."
     assert len(_reflect(script(Says("x" * 100_000)), reflection_chars=300)[0]) == 300

@@ -24,7 +24,8 @@ def reflect(client: Client, history: History, old: str, space: ActionSpace, sett
         reply = client.ask(reflection_messages(history, old, space, settings))
     except LLMUnavailable:
         return old
-    return one_line(reply, settings.reflection_chars) or old
+    notes = reply.rpartition("</think>")[2]  # some servers leave a model's thoughts in
+    return one_line(notes, settings.reflection_chars) or old
 
 
 def reflection_messages(history: History, old: str, space: ActionSpace, settings: LLMSettings) -> list[dict[str, str]]:

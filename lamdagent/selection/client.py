@@ -13,6 +13,7 @@ from lamdagent.selection import wire
 from lamdagent.selection.calls import Message, Trace, TracedCall, Untraced, Usage, untraced
 
 log = logging.getLogger(__name__)
+Schema = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class ClientSettings:
     """Longest reply, reasoning included."""
     timeout_s: float = 60.0
     """Longest single call."""
-    retries: int = 4
-    """Further calls per question while the fault is one that may pass: timeout, rate limit, outage."""
+    attempts: int = 5
+    """Calls per question, the first included, while the fault is one that may pass: timeout, rate limit, outage."""
     backoff_s: float = 1.0
     """Wait after the first fault, doubled after each further one; really between half of it and all, at random."""
     patience_s: float = 120.0
@@ -68,7 +69,7 @@ class Client:
         """True while the endpoint counts as down."""
         return self._failures >= self.settings.trip_after
 
-    def ask(self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None) -> str:
+    def ask(self, messages: Sequence[Message], schema: Schema | None = None) -> str:
         """The reply to `messages`; `schema` is a JSON schema for it, sent where the model takes one.
 
         Raises:
@@ -90,7 +91,7 @@ class Client:
 
     def _attempts(self) -> int:
         if not self.down:
-            return 1 + self.settings.retries
+            return self.settings.attempts
         self._refused += 1
         if self._refused % self.settings.probe_every:
             raise LLMUnavailable(f"the LLM endpoint is down; tried again every {self.settings.probe_every} questions")
@@ -105,40 +106,31 @@ class Client:
                 "%s; from now on only every %d. question is tried, the fallback policy decides meanwhile", fault, every
             )
 
-    def _insist(self, messages: list[Message], schema: Mapping[str, Any] | None, attempts: int) -> str:
+    def _insist(self, messages: list[Message], schema: Schema | None, attempts: int) -> str:
         """Call until there is a reply, attempts or patience run out, or the fault will not pass."""
         end = time.monotonic() + self.settings.patience_s
         for attempt in range(1, attempts + 1):
             started = time.monotonic()
             try:
                 return self._call(messages, schema, min(self.settings.timeout_s, max(0.1, end - started)))
-            except Exception as fault:  # litellm's tree is wide and providers raise outside it
-                wait = self._wait(fault, attempt)
-                if self._drop_schema(fault):
-                    schema, wait = None, 0.0
+            except wire.CallFault as fault:
+                schema, wait = self._next(fault, schema, attempt)
                 if wait is None or attempt == attempts or time.monotonic() + wait > end:
-                    raise LLMUnavailable(
-                        f"no reply from {self.settings.model} ({attempt} calls): {wire.say(fault)}"
-                    ) from None
+                    raise LLMUnavailable(f"no reply from {self.settings.model} ({attempt} calls): {fault}") from None
                 time.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _wait(self, fault: Exception, attempt: int) -> float | None:
-        """Seconds until the next try; None for a fault that will not pass, such as a wrong key."""
-        status = getattr(fault, "status_code", None)
-        if not isinstance(fault, TimeoutError) and status not in (408, 409, 425, 429) and not (status or 0) >= 500:
-            return None
-        asked = wire.retry_after(getattr(fault, "litellm_response_headers", None) or {})
-        return asked if asked is not None else self.settings.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+    def _next(self, fault: wire.CallFault, schema: Schema | None, attempt: int) -> tuple[Schema | None, float | None]:
+        """With what schema and after how many seconds to try again; None: the fault does not pass (a wrong key)."""
+        if fault.status in (400, 422) and schema and self._structured:
+            self._structured = False  # some servers refuse a request for its schema
+            return None, 0.0
+        if not fault.passing:
+            return schema, None
+        backoff = self.settings.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+        return schema, backoff if fault.wait_s is None else fault.wait_s
 
-    def _drop_schema(self, fault: Exception) -> bool:
-        """True once: when a server refuses a request that carries a schema, go on without."""
-        if not self._structured or getattr(fault, "status_code", None) not in (400, 422):
-            return False
-        self._structured = False
-        return True
-
-    def _call(self, messages: list[Message], schema: Mapping[str, Any] | None, timeout_s: float) -> str:
+    def _call(self, messages: list[Message], schema: Schema | None, timeout_s: float) -> str:
         litellm = wire.litellm()
         if self._structured is None:
             self._structured = bool(litellm.supports_response_schema(self.settings.model))
@@ -150,12 +142,21 @@ class Client:
         call: TracedCall = Untraced()
         try:
             with self._trace("llm", self.settings.model, messages, temperature=self.settings.temperature) as call:
-                response = wire.within(timeout_s + 0.5, lambda: litellm.completion(**request))
-                call.answer = (response.choices[0].message.content if response.choices else "") or ""
-                self._count(response, call)
+                call.answer = self._complete(litellm, request, timeout_s, call)
+        except Exception as fault:  # that of a recorder that failed, too: a decision must not die of it
+            raise wire.fault_of(fault) from None
         finally:
             self.usage.traces += [call.trace_id] if call.trace_id else []
         return str(call.answer)
+
+    def _complete(self, litellm: Any, request: dict[str, Any], timeout_s: float, call: TracedCall) -> str:
+        """The reply's text. Faults are cleaned in here, before the recorder of the trace sees them."""
+        try:
+            response = wire.within(timeout_s + 0.5, lambda: litellm.completion(**request))
+        except Exception as fault:  # litellm's tree is wide, and providers raise outside it
+            raise wire.fault_of(fault) from None
+        self._count(response, call)
+        return (response.choices[0].message.content if response.choices else "") or ""
 
     def _request(self, timeout_s: float) -> dict[str, Any]:
         """All but messages and schema. Retries are ours: those of the layers below are off, or they would multiply."""

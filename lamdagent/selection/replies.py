@@ -13,16 +13,16 @@ LONGEST = 20_000
 
 
 def fields_of(text: str) -> dict[str, Any]:
-    """The last JSON object in `text`, keys in lower case, inner objects flattened; {} when there is none."""
-    text, found, at = text[-LONGEST:], {}, 0
-    decoder = json.JSONDecoder()
+    """The last JSON object in `text` with a key, keys in lower case, inner objects flattened; {} when there is none."""
+    text, at, decoder = text[-LONGEST:], 0, json.JSONDecoder()
+    found: dict[str, Any] = {}
     while (start := text.find("{", at)) >= 0:
         try:
             value, at = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
             at = start + 1
             continue
-        found = value
+        found = value or found
     return _flat(found)
 
 

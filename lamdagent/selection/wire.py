@@ -59,9 +59,33 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+class CallFault(Exception):
+    """A failed call, safe to log, store and trace: no key, token, secret or password of the environment is in it."""
+
+    def __init__(self, message: str, status: int, wait_s: float | None = None) -> None:
+        """`status`: of HTTP, 0 = none; `wait_s`: what the server asks to wait first, None when it does not say."""
+        super().__init__(message)
+        self.status = status
+        self.wait_s = wait_s
+
+    @property
+    def passing(self) -> bool:
+        """Another try may succeed: timeout, rate limit, outage."""
+        return self.status in (408, 409, 425, 429) or self.status >= 500
+
+
+def fault_of(fault: Exception) -> CallFault:
+    """Whatever litellm (or the provider below it) raised, as a `CallFault`."""
+    if isinstance(fault, CallFault):
+        return fault
+    status = 408 if isinstance(fault, TimeoutError) else getattr(fault, "status_code", None) or 0
+    headers = getattr(fault, "litellm_response_headers", None) or {}
+    return CallFault(say(fault), status, retry_after(headers))
+
+
 def say(fault: Exception) -> str:
     """The fault in a line, without anything that the environment keeps as a key, token, secret or password."""
-    text = " ".join(f"{type(fault).__name__}: {fault}".split())
+    text = " ".join(re.sub(r"litellm\.\w+: ", "", f"{type(fault).__name__}: {fault}").split())
     for name, value in os.environ.items():
         if len(value) >= 6 and re.search(r"KEY|TOKEN|SECRET|PASSWORD", name, re.I):
             text = text.replace(value, "***")
