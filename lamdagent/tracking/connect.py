@@ -11,8 +11,11 @@ from pathlib import Path
 
 from lamdagent.errors import UserError
 
-# The variable is read at mlflow's import: no "View run at" lines between ours.
+# No "View run at" lines between ours.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# MLflow imports litellm here and there, and without a network that import hangs for ever (1.106.2: a thread that
+# retries to fetch the price list dead-locks with the import). The list that litellm ships will do.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
@@ -21,6 +24,8 @@ from mlflow.exceptions import MlflowException
 DEFAULT_URI = "sqlite:///mlflow.db"
 """MLflow's own default, so that a plain `mlflow ui` in the same folder shows the search."""
 ALLOWED = "sqlite:///<file>, postgresql://, mysql:// or mssql:// with a host, or http(s)://<tracking server>"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's UI would otherwise ask whether this is about models or about traces."""
 PROBE_TIMEOUT_S = 5
 """How long an address may stay silent before it counts as wrong."""
 
@@ -69,7 +74,7 @@ def find_experiment(client: MlflowClient, name: str, uri: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=_artifact_root(uri, name)))
+            return str(client.create_experiment(name, _artifact_root(uri, name), EXPERIMENT_TAGS))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -47,11 +47,16 @@ class Store:
     def start_search(
         self, search_id: str, name: str, params: Mapping[str, Any], config_yaml: str, text: str = ""
     ) -> str:
-        """Open the search run, parent of all others; `text` is its description in Markdown."""
-        tags = {schema.SEARCH_ID: search_id, schema.DESCRIPTION: text}
-        run_id = self._create("search", name, tags, params)
+        """Open the search run, parent of all others; `text`: see `describe_search`."""
+        run_id = self._create("search", name, {schema.SEARCH_ID: search_id}, params)
+        self.describe_search(run_id, text)
         self.log_text(run_id, schema.CONFIG, config_yaml)
         return run_id
+
+    def describe_search(self, run_id: str, text: str) -> None:
+        """Replace the search run's description, Markdown; a link to its leaderboard is put below."""
+        link = f"[Leaderboard]({lineage.leaderboard(self.experiment_id, run_id)})"
+        self.set_tags(run_id, {schema.DESCRIPTION: f"{text}\n\n{link}".strip()})
 
     def find_search(self, search_id: str) -> RunRecord | None:
         """The newest search run of that id, in whatever state."""
