@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lamdagent.objects.offline import wheel_files
-from lamdagent.tooluse.call import Call, UnreadableCall, read_calls
+from lamdagent.tooluse.call import Call
+from lamdagent.tooluse.checker import judge
 from lamdagent.tooluse.prompt import signature
 
 PACKAGE, VERSION = "bfcl-eval", "2026.3.23"
@@ -63,7 +64,9 @@ class Item:
         """The shortest right call: first values, nothing that may be left out. None where no function fits."""
         if self.answers is None:
             return None
-        kept = {name: _first(values) for name, values in self.answers.items() if "" not in values}
+        called = next(function for function in self.functions if function["name"] == self.function)
+        required = called["parameters"].get("required", ())
+        kept = {n: _first(values) for n, values in self.answers.items() if n in required or "" not in values}
         return Call(self.function, kept)
 
 
@@ -79,6 +82,12 @@ def items(split: ItemSplit, *, calls: bool) -> tuple[Item, ...]:
     if split == "train":
         chosen = [item for item in chosen if _words(item.question) not in _held_out()]
     return tuple(chosen)
+
+
+@cache
+def by_id() -> Mapping[str, Item]:
+    """Every item that is short enough, of all splits."""
+    return {item.id: item for item in _all_items()}
 
 
 @cache
@@ -119,22 +128,18 @@ def _usable(item: Item) -> bool:
     length = len(item.question) + sum(len(signature(function)) for function in item.functions)
     if not item.question or not item.functions or length > LONGEST:
         return False
-    if item.gold is None:
-        return True
-    try:
-        return read_calls(str(item.gold)) == [item.gold]
-    except UnreadableCall:
-        return False
+    return item.answers is None or judge(str(item.gold), item.functions, item.function, item.answers) == "right"
 
 
 def _first(values: list[Any]) -> Any:
     """The first right value, with the lists of alternatives inside dicts resolved the same way."""
-    return _plain(next(value for value in values if value != ""))
+    return _plain(next((value for value in values if value != ""), None))
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _first(options) for key, options in value.items() if "" not in options}
+        lists = {key: options if isinstance(options, list) else [options] for key, options in value.items()}
+        return {key: _first(options) for key, options in lists.items() if "" not in options}
     return [_plain(element) for element in value] if isinstance(value, list) else value
 
 

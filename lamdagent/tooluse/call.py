@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 
-
 def _power(base: float, exponent: float) -> Any:
     """A power that fits a float: a reply such as 9**9**9 must not stop the evaluation."""
     return base**exponent if math.isfinite(float(base) ** float(exponent)) else math.inf

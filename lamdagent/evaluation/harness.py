@@ -1,0 +1,203 @@
+"""Live model and tokenizer -> scores, by EleutherAI's lm-eval in process (https://github.com/EleutherAI/lm-evaluation-harness)."""
+
+import copy
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lamdagent.errors import ActionFailed, UserError
+from lamdagent.evaluation.fingerprint import task_folder
+from lamdagent.evaluation.task import Score, Split, Task
+from lamdagent.execution.executor import Progress, Report
+
+SEED = 1234
+"""For everything random in an evaluation: equal weights get equal scores."""
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[Task],
+    split: Split,
+    report: Report,
+    samples: Path | None = None,
+    batch_size: int = 32,
+) -> dict[str, Score]:
+    """Score a loaded model on every task, on the task's own scale, and leave model and tokenizer as they were.
+
+    The chat template is applied where the tokenizer has one. With `samples`, a file `<task>.jsonl` is written into
+    that folder: one line per item with its id, prompt, reply, score and reason.
+
+    Raises:
+        ActionFailed: kind `bad_model`: the model yields no numbers or no text, or a score is not a number.
+        UserError: lm-eval has no such task, metric or split.
+    """
+    scores: dict[str, Score] = {}
+    training = model.training
+    model.eval()
+    try:
+        for task in tasks:
+            with _finite(model), _quiet():
+                lm = _language_model(model, copy.deepcopy(tokenizer), batch_size, partial(_say, report, task))
+                results = _run(lm, task, split, chat=bool(getattr(tokenizer, "chat_template", None)))
+            found = [sample for rows in results["samples"].values() for sample in rows]
+            if samples:
+                _write(samples / f"{task.name}.jsonl", found, task)
+            scores[task.name] = _score(results["results"][task.task], found, task)
+    finally:
+        model.train(training)
+    return scores
+
+
+def _say(report: Report, task: Task, done: int, total: int) -> None:
+    report(Progress(f"evaluate {task.name}", done, total))
+
+
+def _run(lm: Any, task: Task, split: Split, chat: bool) -> Any:
+    from lm_eval.evaluator import evaluate as lm_evaluate
+    from transformers import set_seed
+
+    loaded = _load(task, split)
+    for one in loaded["tasks"].values():
+        if one.get_config("num_fewshot") is None:
+            one.set_config(key="num_fewshot", value=0)
+        one.set_fewshot_seed(seed=SEED)
+    set_seed(SEED)
+    return lm_evaluate(
+        lm=lm,
+        task_dict=loaded,
+        limit=task.limits.get(split),
+        bootstrap_iters=1000,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+    )
+
+
+def _load(task: Task, split: Split) -> Any:
+    """The task with its split and options set; a group around it is lm-eval's way to override a named task's YAML."""
+    from lm_eval.tasks import TaskManager
+
+    folder = task_folder(task)
+    manager = TaskManager(include_path=str(folder) if folder else None, include_defaults=folder is None)
+    if task.task not in manager.all_tasks:
+        where = (
+            f"{folder} has {', '.join(manager.all_tasks) or 'none'}" if folder else "lm-eval ships none of that name"
+        )
+        raise UserError(f"Task {task.name}: there is no lm-eval task {task.task!r}: {where}.")
+    if split not in task.splits:
+        raise UserError(f"Task {task.name}: `splits` does not say which dataset split is `{split}`.")
+    changed = {"task": task.task, "test_split": task.splits[split], **task.options}
+    loaded = manager.load([{"group": "lamdagent", "task": [changed]}])
+    for one in loaded["tasks"].values():
+        if one.dataset is not None and task.splits[split] not in one.dataset:
+            have = ", ".join(one.dataset)
+            raise UserError(
+                f"Task {task.name}: no dataset split {task.splits[split]!r} for `{split}`; there are: {have}."
+            )
+    return loaded
+
+
+def _score(result: dict[str, Any], samples: Sequence[dict[str, Any]], task: Task) -> Score:
+    if samples and not any(text for sample in samples for text in _replies(sample)):
+        raise ActionFailed(
+            f"The model gave an empty reply to all {len(samples)} items of {task.name}.", kind="bad_model"
+        )
+    if task.metric not in result:
+        have = ", ".join(key for key in result if "," in key and "_stderr," not in key)
+        raise UserError(f"Task {task.name}: {task.task} has no metric {task.metric!r}; it has: {have}.")
+    name, _, filtered = task.metric.partition(",")
+    value, error = result[task.metric], result.get(f"{name}_stderr,{filtered}", 0.0)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ActionFailed(f"The score of {task.name} is not a number: {value}.", kind="bad_model")
+    return Score(float(value), float(error) if isinstance(error, int | float) and math.isfinite(error) else 0.0)
+
+
+def _replies(sample: dict[str, Any]) -> list[Any]:
+    """What the model gave for an item: texts, or log-likelihoods, which are never empty."""
+    replies = [reply for copies in sample["resps"] for reply in copies]
+    return [reply.strip() if isinstance(reply, str) else "likelihood" for reply in replies]
+
+
+def _write(path: Path, samples: Sequence[dict[str, Any]], task: Task) -> None:
+    metric, _, filtered = task.metric.partition(",")
+    lines = [
+        json.dumps(
+            {
+                "id": sample["doc"].get("id", sample["doc_id"]),
+                "prompt": str(sample["arguments"][0][0]),
+                "reply": sample["resps"][0][0],
+                "target": sample["target"],
+                "score": sample.get(metric),
+                "reason": sample.get("reason", ""),
+            },
+            ensure_ascii=False,
+            default=str,
+        )
+        for sample in samples
+        if sample["filter"] == (filtered or "none")
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _finite(model: Any) -> Iterator[None]:
+    """Stop at the first output that is not a number; the last position is looked at, since that is what is read."""
+
+    def check(module: Any, inputs: Any, output: Any) -> None:
+        logits = getattr(output, "logits", None)
+        if logits is not None and not bool(logits[:, -1].isfinite().all()):
+            raise ActionFailed("The model's output is not a number (NaN or infinite logits).", kind="bad_model")
+
+    handle = model.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without lm-eval's log lines and progress bars: ours go through `report`."""
+    import lm_eval.api.task
+    import lm_eval.models.huggingface
+
+    modules: list[Any] = [lm_eval.api.task, lm_eval.models.huggingface]
+    bars = [module.tqdm for module in modules]
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    for module, bar in zip(modules, bars, strict=True):
+        module.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for module, bar in zip(modules, bars, strict=True):
+            module.tqdm = bar
+
+
+def _language_model(model: Any, tokenizer: Any, batch_size: int, say: Any) -> Any:
+    """lm-eval's wrapper of transformers models, which also says how far it is."""
+    from lm_eval.models.huggingface import HFLM
+
+    class Reporting(HFLM):  # type: ignore[misc]
+        done = total = 0
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            self.done, self.total = 0, len(requests)
+            say(self.done, self.total)
+            return super().generate_until(requests, disable_tqdm=True)
+
+        def _model_generate(self, context: Any, *arguments: Any, **keywords: Any) -> Any:
+            replies = super()._model_generate(context, *arguments, **keywords)
+            self.done += len(context)
+            say(self.done, self.total)
+            return replies
+
+    return Reporting(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
