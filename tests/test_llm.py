@@ -461,6 +461,8 @@ def test_long_lists_are_cut_and_what_is_left_out_can_still_be_named() -> None:
     assert "8. model-00000000" in text, "a place is kept for the initial model"
     assert "(4992 more are left out" in text
     assert "\n9. " not in text
+    top = Says('{"model": 1, "dataset": 1, "learning_rate": 0.001, "packing": true}')
+    assert decide(Says('{"type": 1}'), top, turn=turn)[0].action.models == (many[-2],)
     unseen = Says('{"model": "model-00000100", "dataset": 1, "learning_rate": 0.001, "packing": true}')
     decision, _ = decide(Says('{"type": 1}'), unseen, turn=turn)
     assert decision.action.models == (many[0x100],)

@@ -78,8 +78,10 @@ def shown(options: Sequence[Thing], history: History, limit: int) -> list[Thing]
     if len(ranked) <= limit:
         return ranked
     reserve = [o for o in options if (o.initial if isinstance(o, Model) else o.fingerprint not in rank)][: limit // 4]
-    best = [o for o in ranked if o not in reserve][: limit - len(reserve)]
-    return [o for o in ranked if o in {*best, *reserve}]
+    kept = {o.fingerprint for o in reserve}
+    best = [o for o in ranked if o.fingerprint not in kept][: limit - len(reserve)]
+    kept |= {o.fingerprint for o in best}
+    return [o for o in ranked if o.fingerprint in kept]
 
 
 def _ranking(history: History) -> dict[str, float]:
