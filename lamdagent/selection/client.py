@@ -1,4 +1,4 @@
-"""One question to an LLM, through litellm: bounded in time, retries and money. Only this file and wire.py know litellm."""
+"""One question to an LLM, bounded in time, retries and money. Only this file and wire.py know litellm."""
 
 import logging
 import os
