@@ -252,8 +252,8 @@ def _cut(value: object, limit: int) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A string in MLflow's filter language, which has no escapes: without quotes of its own."""
-    return "'" + value.replace("'", "") + "'"
+    """A string in MLflow's filter language, which has two kinds of quotes and no escapes."""
+    return f'"{value}"' if "'" in value else f"'{value}'"
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:

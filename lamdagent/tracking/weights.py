@@ -22,14 +22,14 @@ def publish(client: MlflowClient, run_id: str, staging: Path, artifact_path: str
     On a local artifact root of the same file system it is renamed: at once, no second copy, never half there.
     Calling it again after a failure is safe, also when the folder had already arrived.
     """
+    if not staging.exists() and client.list_artifacts(run_id, artifact_path):
+        return
     root = local_root(client.get_run(run_id).info.artifact_uri)
     if root is None:
         client.log_artifacts(run_id, str(staging), artifact_path)
         shutil.rmtree(staging)
         return
     target = root / artifact_path
-    if target.exists() and not staging.exists():
-        return
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     staging.chmod(0o755)  # tempfile's folders are private, artifacts are for everyone who may see the store

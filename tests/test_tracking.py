@@ -1,0 +1,352 @@
+"""The store's contract, on SQLite and on a real tracking server, and what opening a store promises."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lamdagent.errors import UserError
+from lamdagent.tracking import schema
+from lamdagent.tracking.lineage import ModelEntry, leaderboard
+from lamdagent.tracking.owner import provably_dead, this_process
+from lamdagent.tracking.store import Store
+from lamdagent.tracking.traces import traced_call
+from lamdagent.tracking.weights import download_model
+
+CHILD = """
+import sys
+from lamdagent.tracking.store import Store
+store = Store(sys.argv[1], sys.argv[2])
+search = store.start_search("other", "other search", {}, "")
+run = store.start_run(search, "action", "model-99999999", {}, {})
+print(run, flush=True)
+if sys.argv[3] == "finish":
+    store.finish_run(run, metrics={"score": 0.9})
+    store.end_search(search, "FINISHED")
+else:
+    sys.stdin.read()
+"""
+
+
+def child(store: Store, mode: str) -> subprocess.Popen[str]:
+    """Another process that works in the same store."""
+    command = [sys.executable, "-c", CHILD, store.uri, store.experiment, mode]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def staging_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sqlite_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('a store')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server with proxied artifacts."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "art"),
+    ]
+    log = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, text=True, process_group=0)
+    ready, lines = threading.Event(), []
+
+    def read() -> None:
+        for line in process.stdout or ():
+            lines.append(line)
+            if "Uvicorn running" in line:
+                ready.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        assert ready.wait(180), "".join(lines)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+class Contract:
+    """What every store must do. A subclass gives the fixture `uri`."""
+
+    @pytest.fixture
+    def store(self, uri: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        return Store(uri, request.node.name)
+
+    def test_a_finished_run_comes_back_with_everything(self, store: Store, tmp_path: Path) -> None:
+        search = store.start_search("s1", "tool use", {"search.seed": 0}, "seed: 0\n", "**Eight** trials")
+        tags = {schema.ACTION: "sft", schema.FINGERPRINT: "f1", schema.TASKS: "t1", schema.REASON: "x" * 9000}
+        run = store.start_run(search, "action", "model-aaaaaaaa", tags, {"lr": 0.1, "long": "y" * 7000})
+        before = {record.run_id: record for record in store.runs()}
+        store.finish_run(
+            run,
+            metrics={"score": 0.5, "score_stderr": 0.1, "task.bfcl": 0.4, "cost.seconds": float("nan")},
+            curves=[("loss", 1.0 / (step + 1), step, 1000 + step) for step in range(1500)],
+            texts={schema.RECIPE: "a: 1\n"},
+            folders={schema.SAMPLES_FOLDER: staging_folder(tmp_path / "samples")},
+            staging=staging_folder(tmp_path / "staging"),
+            model=ModelEntry("model-aaaaaaaa", f"runs:/{run}/model", {"depth": 1}),
+            tags={schema.MODEL_DEPTH: "1"},
+        )
+        store.log_metrics(run, {"test.score": 0.45})
+        found = {record.run_id: record for record in store.runs()}[run]
+
+        assert before[run].status == "RUNNING" and before[run].end_ms is None
+        assert found.status == "FINISHED" and found.kind == "action" and found.search_run_id == search
+        assert found.params["lr"] == "0.1" and len(found.params["long"]) == 6000
+        assert {**tags, schema.REASON: "x" * 7999 + "…"}.items() <= dict(found.tags).items()
+        assert found.tags[schema.MODEL_DEPTH] == "1" and json.loads(found.tags[schema.PARENTS]) == []
+        assert found.metrics["score"] == 0.5 and found.metrics["test.score"] == 0.45
+        assert "cost.seconds" not in found.metrics, "NaN spoils every plot"
+        assert len(store.client.get_metric_history(run, "loss")) == 1500
+        folder = store.model_folder(run)
+        assert (folder / "model.safetensors").read_bytes() == b"weights" and not (tmp_path / "staging").exists()
+        assert download_model(f"runs:/{run}/model", store.uri) == str(folder)
+        assert {"model", "recipe.yaml", "samples"} <= {item.path for item in store.client.list_artifacts(run)}
+
+    def test_a_search_is_found_reopened_and_ended(self, store: Store) -> None:
+        run = store.start_search("it's", "tool use", {}, "")
+        store.log_progress_metric(run, 0.2, 1)
+        store.log_progress_metric(run, 0.3, 2)
+        store.end_search(run, "KILLED", "stopped by the user")
+        ended = store.find_search("it's")
+        store.reopen_search(run)
+        again = {record.run_id: record for record in store.runs()}[run]
+
+        assert store.find_search("unknown") is None
+        assert ended and ended.status == "KILLED" and ended.tags[schema.STATUS_REASON] == "stopped by the user"
+        assert again.status == "RUNNING" and again.metrics["score"] == 0.3
+        assert leaderboard(store.experiment_id, run) in again.tags[schema.DESCRIPTION]
+
+    def test_a_merge_keeps_both_parents(self, store: Store) -> None:
+        search = store.start_search("s1", "tool use", {}, "")
+        parents = []
+        for name in ("model-bbbbbbbb", "model-cccccccc"):
+            run = store.start_run(search, "base", name, {}, {})
+            store.finish_run(run, metrics={"score": 0.1}, model=ModelEntry(name, "/somewhere"))
+            parents.append(run)
+        merge = store.start_run(search, "action", "model-dddddddd", {}, {}, parents=parents, text="a merge")
+        run = store.client.get_run(merge)
+        outputs = [store.client.get_run(parent).outputs.model_outputs[0].model_id for parent in parents]
+
+        assert json.loads(run.data.tags[schema.PARENTS]) == parents
+        assert {model.model_id for model in run.inputs.model_inputs} == set(outputs)
+        for parent in parents:
+            assert f"(#/experiments/{store.experiment_id}/runs/{parent})" in run.data.tags[schema.DESCRIPTION]
+        model = store.client.get_logged_model(outputs[0])
+        assert (model.name, model.status, model.source_run_id) == ("model-bbbbbbbb", "READY", parents[0])
+        assert [(metric.key, metric.value) for metric in model.metrics] == [("score", 0.1)]
+
+    def test_finishing_again_after_a_failure_adds_nothing_twice(self, store: Store, tmp_path: Path) -> None:
+        run = store.start_run(store.start_search("s1", "x", {}, ""), "action", "model-eeeeeeee", {}, {})
+        entry = ModelEntry("model-eeeeeeee", f"runs:/{run}/model")
+        staging = staging_folder(tmp_path / "staging")
+        with pytest.raises(OSError):
+            store.finish_run(run, metrics={}, staging=tmp_path / "missing", model=entry)
+        assert store.client.get_run(run).info.status == "RUNNING"
+        for _ in range(2):
+            store.finish_run(run, metrics={"score": 1.0}, staging=staging, model=entry)
+        assert len(store.client.get_run(run).outputs.model_outputs) == 1
+        assert (store.model_folder(run) / "config.json").is_file()
+
+    def test_a_failed_run_says_why(self, store: Store) -> None:
+        run = store.start_run(store.start_search("s1", "x", {}, ""), "action", "model-ffffffff", {}, {})
+        store.fail_run(run, "loss became NaN at step 3", "Traceback ...", "nan_loss")
+        found = {record.run_id: record for record in store.runs()}[run]
+        assert (found.status, found.tags[schema.STATUS_REASON]) == ("FAILED", "loss became NaN at step 3")
+        assert found.tags[schema.FAILURE_KIND] == "nan_loss"
+        assert [item.path for item in store.client.list_artifacts(run)] == [schema.FAILURE]
+        with pytest.raises(UserError, match="no weights|cannot be read"):
+            download_model(f"runs:/{run}/model", store.uri)
+
+    def test_a_fingerprint_is_found_in_every_experiment_once_finished(self, store: Store) -> None:
+        other = Store(store.uri, store.experiment + "-other")
+        fingerprint = f"fp-{store.experiment}"
+        tags = {schema.FINGERPRINT: fingerprint, schema.TASKS: "t1"}
+        run = other.start_run(other.start_search("s1", "x", {}, ""), "action", "model-11111111", tags, {})
+        assert store.by_fingerprint(fingerprint) is None
+        other.finish_run(run, metrics={"score": 1.0})
+        for found in (store.by_fingerprint(fingerprint), store.by_fingerprint(fingerprint, "t1")):
+            assert found and found.run_id == run
+        assert store.by_fingerprint(fingerprint, "t2") is None
+
+    def test_a_refresh_sees_what_another_process_did(self, store: Store) -> None:
+        assert store.runs() == []
+        output, _ = child(store, "finish").communicate()
+        found = {record.run_id: record for record in store.runs()}
+        assert found[output.strip()].metrics["score"] == 0.9
+        assert {record.kind for record in found.values()} == {"search", "action"}
+        assert store.runs() == store.resync()
+
+    def test_only_what_a_dead_process_left_is_closed(self, store: Store) -> None:
+        ours = store.start_search("s1", "mine", {}, "")
+        process = child(store, "wait")
+        assert process.stdout
+        theirs = process.stdout.readline().strip()
+        store.runs()
+        assert store.close_orphans() == []
+        process.kill()
+        process.communicate()
+        assert theirs in store.close_orphans()
+        found = {record.run_id: record for record in store.runs()}
+        assert found[theirs].status == "FAILED" and "gone" in found[theirs].tags[schema.STATUS_REASON]
+        assert found[ours].status == "RUNNING"
+        assert [record.status for record in found.values()].count("RUNNING") == 1
+
+    def test_calls_are_traces_of_the_run_they_decided(self, store: Store) -> None:
+        run = store.start_search("s1", "x", {}, "")
+        with traced_call(store, "choose", "a/model", [{"role": "user", "content": "1 or 2?"}], seed=1) as good:
+            good.answer, good.tokens, good.cost_usd = "2", {"input": 10, "output": 2}, 0.001
+        with pytest.raises(TimeoutError), traced_call(store, "choose", "a/model", []) as bad:
+            raise TimeoutError("no answer")
+        store.link_traces([good.trace_id, bad.trace_id], run)
+
+        found = {t.info.trace_id: t for t in store.client.search_traces(locations=[store.experiment_id], run_id=run)}
+        assert set(found) == {good.trace_id, bad.trace_id}
+        assert found[bad.trace_id].info.status == "ERROR"
+        assert found[good.trace_id].info.token_usage == {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
+        assert found[good.trace_id].data.spans[0].outputs == "2"
+
+
+class TestSqlite(Contract):
+    @pytest.fixture
+    def uri(self, sqlite_uri: str) -> str:
+        return sqlite_uri
+
+    def test_weights_are_moved_not_copied(self, store: Store, tmp_path: Path) -> None:
+        run = store.start_run(store.start_search("s1", "x", {}, ""), "action", "model-22222222", {}, {})
+        staging = staging_folder(tmp_path / "staging")
+        inode = (staging / "model.safetensors").stat().st_ino
+        store.finish_run(run, metrics={}, staging=staging)
+        folder = store.model_folder(run)
+        assert (folder / "model.safetensors").stat().st_ino == inode
+        assert folder.is_relative_to(Path(store.uri.removeprefix("sqlite:///")).parent / "mlruns"), (
+            "beside the database"
+        )
+
+
+@pytest.mark.slow
+class TestServer(Contract):
+    @pytest.fixture
+    def uri(self, server_uri: str) -> str:
+        return server_uri
+
+
+def test_several_processes_open_an_empty_store_at_once(tmp_path: Path) -> None:
+    code = "import sys; from lamdagent.tracking.store import Store; print(Store(sys.argv[1], 'new').experiment_id)"
+    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = [(*process.communicate(), process.returncode) for process in processes]
+    assert answers == [("1\n", "", 0)] * 3
+
+
+def test_a_store_is_where_mlflow_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert Store(None, "x").uri == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    assert Store(None, "x").uri == f"sqlite:///{tmp_path}/other.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("./mlruns", "not the address"),
+        ("ftp://somewhere/x", "not the address"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite:////dev/null/x/mlflow.db", "cannot be opened"),
+        ("http://127.0.0.1:9", "not reachable"),
+    ],
+)
+def test_a_wrong_address_is_the_users_fault(uri: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"(?s)tracking.uri: {uri}.*{message}.*Allowed"):
+        Store(uri, "x")
+
+
+def test_a_file_that_is_no_database_is_refused_and_passwords_are_hidden(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database at all, only some text")
+    with pytest.raises(UserError, match="not a database"):
+        Store(f"sqlite:///{tmp_path}/mlflow.db", "x")
+    with pytest.raises(UserError) as caught:
+        Store("http://me:secret@127.0.0.1:9", "x")
+    assert "secret" not in str(caught.value) and "me:***@" in str(caught.value)
+
+
+def test_a_deleted_experiment_is_refused(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    store = Store(uri, "gone")
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(UserError, match="was deleted"):
+        Store(uri, "gone")
+
+
+def test_only_a_dead_process_of_this_host_is_provably_dead() -> None:
+    here = json.loads(this_process().dump())
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert not provably_dead(json.dumps(here))
+    assert provably_dead(json.dumps({**here, "pid": gone.pid}))
+    assert provably_dead(json.dumps({**here, "ticks": here["ticks"] - 1})), "the pid is used again"
+    assert provably_dead(json.dumps({**here, "boot": "another"}))
+    assert not provably_dead(json.dumps({**here, "host": "another", "boot": "another"}))
+    assert not provably_dead(json.dumps({**here, "namespace": "another", "pid": gone.pid}))
+    assert not provably_dead("nonsense")
+
+
+@pytest.mark.slow
+def test_the_champion_loads_in_a_fresh_process(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/mlflow.db", "x")
+    run = store.start_run(store.start_search("s1", "x", {}, ""), "action", "model-33333333", {}, {})
+    subprocess.run([sys.executable, "-c", PICO, str(tmp_path / "staging")], check=True, capture_output=True)
+    entry = ModelEntry("model-33333333", f"runs:/{run}/model")
+    store.finish_run(run, metrics={"score": 1.0}, staging=tmp_path / "staging", model=entry)
+    command = [sys.executable, "-c", REGISTER, store.uri, run, str(store.model_folder(run))]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert output.split()[-3:] == ["1", "1", "LlamaForCausalLM"], "registering again makes no second version"
+    assert store.client.get_model_version_by_alias("tooluse", "champion").run_id == run
+    assert store.client.get_run(run).info.status == "FINISHED"
+    assert download_model("models:/tooluse@champion", store.uri) == str(store.model_folder(run))
+    shutil.rmtree(tmp_path / "mlruns")
+
+
+PICO = """
+import sys, tokenizers, transformers
+words = tokenizers.models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>")
+fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer(words), unk_token="<unk>")
+size = dict(vocab_size=2, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+transformers.LlamaForCausalLM(transformers.LlamaConfig(**size)).save_pretrained(sys.argv[1])
+fast.save_pretrained(sys.argv[1])
+"""
+
+REGISTER = """
+import sys
+import mlflow
+from lamdagent.tracking.champion import register
+uri, run, folder = sys.argv[1:]
+for _ in range(2):
+    print(register(lambda *_: None, uri=uri, run_id=run, folder=folder, name="tooluse", description="# A card"))
+mlflow.set_tracking_uri(uri)
+print(type(mlflow.transformers.load_model("models:/tooluse@champion").model).__name__)
+"""
