@@ -92,12 +92,8 @@ def sft_rows(task: str = "repeat") -> list[dict[str, Any]]:
 
 
 def preference_rows() -> list[dict[str, Any]]:
-    """Twelve `preference` rows: the asked word against the next one."""
-    others = (*WORDS[1:], WORDS[0])
-    return [
-        {"prompt": _ask("repeat", word), "chosen": _say(word), "rejected": _say(other)}
-        for word, other in zip(WORDS, others, strict=True)
-    ]
+    """Twelve `preference` rows: the asked word against the same in capitals."""
+    return [{"prompt": _ask("repeat", w), "chosen": _say(w), "rejected": _say(w.upper())} for w in WORDS]
 
 
 def _ask(task: str, word: str) -> list[dict[str, str]]:

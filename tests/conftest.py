@@ -1,9 +1,12 @@
 """Fixtures that every test may use."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: more threads slow pico models down
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,14 @@ Loaded = tuple[Any, Any]
 
 SUBSET = "lamdagent-subset-1"
 """Salt of the order that `data_fraction` cuts; another one would draw other subsets."""
+
+KNOWN_WARNINGS = (
+    # peft 0.21 with transformers 5.23
+    "`is_gradient_checkpointing` is deprecated and will be removed in v6. Use `is_activation_checkpointing` instead.",
+    # mergekit 0.1.5 with numpy 2
+    "numpy.core is deprecated and has been renamed to numpy._core. The numpy._core namespace contains private NumPy",
+)
+"""The libraries' warnings about each other: not ours to mend, not the user's to read."""
 
 
 def ignore_progress(progress: Progress) -> None:
@@ -75,6 +86,15 @@ class Context:
 
 def _rank(row: dict[str, Any]) -> str:
     return hashlib.sha256((SUBSET + json.dumps(row, sort_keys=True)).encode()).hexdigest()
+
+
+@contextmanager
+def known_warnings_ignored() -> Iterator[None]:
+    """Silence what KNOWN_WARNINGS lists and nothing else."""
+    with warnings.catch_warnings():
+        for message in KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message=re.escape(message))
+        yield
 
 
 def quiet() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lamdagent.actions.context import Context, Loaded, quiet
+from lamdagent.actions.context import Context, Loaded, known_warnings_ignored, quiet
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress
 
@@ -112,10 +112,10 @@ def _input(folder: str, share: float) -> dict[str, Any]:
 def _run(plan: dict[str, Any], context: Context) -> None:
     """Let mergekit write the merged weights and a config into the output folder."""
     quiet()
-    from mergekit.config import MergeConfiguration
-    from mergekit.merge import run_merge
-    from mergekit.options import MergeOptions
-
+    with known_warnings_ignored():
+        from mergekit.config import MergeConfiguration
+        from mergekit.merge import run_merge
+        from mergekit.options import MergeOptions
     options = MergeOptions(
         device="auto", random_seed=context.seed, copy_tokenizer=False, write_model_card=False, quiet=True
     )

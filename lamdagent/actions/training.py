@@ -3,21 +3,14 @@
 import copy
 import gc
 import math
-import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lamdagent.actions.context import Context, Loaded
+from lamdagent.actions.context import Context, Loaded, known_warnings_ignored
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress
-
-DEPRECATED = (  # peft 0.21 with transformers 5.23
-    "`is_gradient_checkpointing` is deprecated and will be removed in v6. Use `is_activation_checkpointing` instead.",
-)
-"""Warnings of the libraries about each other, by exact message: not ours to mend, not the user's to read."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,7 @@ def train(
     if not recipe.lora_rank:
         policy.float()  # steps of a small learning rate vanish in bf16 weights
     rows = context.rows(dataset, (*columns, "tools", "chat_template_kwargs"))
-    with _filtered_warnings(), _compact_loss(), _out_of_memory_explained(recipe):
+    with known_warnings_ignored(), _compact_loss(), _out_of_memory_explained(recipe):
         run = trainer(
             model=policy,
             args=configuration,
@@ -117,9 +110,8 @@ def train(
             raise ActionFailed(reason, kind="bad_data")
         run.train()
     trained = run.model.merge_and_unload() if recipe.lora_rank else run.model
-    run.accelerator.free_memory()
     del run
-    gc.collect()  # optimizer and trainer refer to each other
+    gc.collect()  # trainer and optimizer refer to each other, and their memory is wanted for the evaluation
     return _restored(trained, *stored), context.tokenizer(model)
 
 
@@ -177,14 +169,6 @@ def _listen(context: Context, run: Any) -> None:
 
     run.remove_callback(PrinterCallback)
     run.add_callback(Listener())
-
-
-@contextmanager
-def _filtered_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        for message in DEPRECATED:
-            warnings.filterwarnings("ignore", message=re.escape(message) + "$")
-        yield
 
 
 @contextmanager
