@@ -1,5 +1,6 @@
 """The application: from a composed configuration to a finished search, or to a plan on paper."""
 
+import functools
 import os
 import signal
 from types import FrameType
@@ -52,10 +53,10 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
         store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
         from lamdagent.search import Search
         from lamdagent.tracking.journal import Journal
-        from lamdagent.tracking.traces import tracer
+        from lamdagent.tracking.traces import traced_call
 
         journal = Journal(store, plan, config_yaml)
-        agent = make_agent(plan.config, plan.tasks, tracer(store))
+        agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
         view.say(f"lamdagent: {agent.name}")
         view.say(f"store: {store.uri}, experiment {store.experiment}")
         result = Search(plan, journal, executor, agent, view).run()

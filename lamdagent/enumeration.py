@@ -150,6 +150,7 @@ class ActionSpace:
             slots={name: tuple(o.name for o in chosen) for name, chosen in ordered.items()},
             seed=self.seed,
             data_fraction=self.data_fraction,
+            choices=action_type.choices,
         )
 
     def _families(self, action_type: ActionType) -> list[dict[str, list[Any]]]:

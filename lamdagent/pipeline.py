@@ -12,15 +12,17 @@ LONGEST = 300
 
 
 def chain(model: Model, history: History) -> str:
-    """The pipeline as one line: `base > sft_lora(calls, learning_rate=0.001) > dpo_lora(pairs)`; merges in brackets."""
+    """The pipeline as one line, merged branches in brackets: `base > sft_lora(calls, learning_rate=0.001) > dpo(pairs)`."""
     text = _chain(model, history, 12)
-    return text if len(text) <= LONGEST else "... " + text[-LONGEST:]
+    if len(text) <= LONGEST:
+        return text
+    return "... > " + text[-LONGEST:].partition(" > ")[2]
 
 
 def _chain(model: Model, history: History, left: int) -> str:
     trial = history.by_model.get(model.fingerprint)
     if trial is None or trial.action is None:
-        return model.name if not model.initial else f"base {model.name}"
+        return model.name if not model.initial else "base"
     if left == 0:
         return model.name
     step = summary(trial.action)
@@ -29,15 +31,9 @@ def _chain(model: Model, history: History, left: int) -> str:
 
 
 def summary(action: Action) -> str:
-    """The step alone: type, datasets and hyperparameters that were chosen from more than one value are all shown."""
-    names = [dataset.name for dataset in action.datasets]
-    values = [f"{key}={value}" for key, value in action.hyperparameters.items() if key in CHOSEN_OFTEN]
-    inside = ", ".join(names + values)
+    """The step alone: type, datasets, and the hyperparameters that the search chose."""
+    inside = ", ".join([*(dataset.name for dataset in action.datasets), *action.settings()])
     return f"{action.type}({inside})" if inside else action.type
-
-
-CHOSEN_OFTEN = ("learning_rate", "beta", "steps", "weight", "t", "density")
-"""Hyperparameters shown in a chain; all of them are on the run."""
 
 
 def recipe(trial: Trial, history: History) -> dict[str, Any]:

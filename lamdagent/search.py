@@ -236,9 +236,9 @@ class Search:
     def _reflect(self) -> None:
         if self.agent.reflect is not None:
             history = self.history()
-            text, usd = self.agent.reflect(history, self.journal.reflection, self.space(history))
-            self.budget.usd += usd
-            self.journal.remember(text)
+            notes = self.agent.reflect(history, self.journal.reflection, self.space(history))
+            self.budget.usd += notes.usd
+            self.journal.remember(notes.text, notes.traces, history.actions[-1].run_id)
 
     # After the loop ----------------------------------------------------------------------------------------------
 

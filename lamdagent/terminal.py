@@ -20,6 +20,8 @@ class Terminal:
     def __init__(self, console: Console | None = None) -> None:
         """Write to `console`, standard output when none is given."""
         self.console = console or Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console = Console(highlight=False, width=160, file=self.console.file)  # a log has no edge
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24))
         more = (TextColumn("{task.fields[status]}", markup=False), TimeElapsedColumn())
         self._progress = Progress(*columns, *more, console=self.console, transient=True, auto_refresh=True)
@@ -74,17 +76,20 @@ class Terminal:
         self.say(f"{mark}  {trial.score.value:.3f}{gain}  {tasks}  {trial.seconds:.0f} s  {what}", "green" if best else "")
 
     def table(self, trials: Sequence[Trial], history: History, tasks: Sequence[Task], base: Trial | None) -> None:
-        """The pipelines with their scores, best first, test scores where they were taken."""
-        table = Table(title="Pipelines, best first (search split; test split for the ones tested)", title_justify="left")
-        for name in ("model", "score", "gain over base", "test", "test gain", *(f"test {t.name}" for t in tasks)):
-            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-        table.add_column("pipeline", overflow="fold")
-        for trial in trials:
-            tested = [figure(trial.test_scores.get(task.name)) for task in tasks]
-            row = [trial.model.name if trial.model else "-", figure(trial.score), _gain(trial.score, base and base.score)]
-            row += [figure(trial.test_score), _gain(trial.test_score, base and base.test_score), *tested]
-            table.add_row(*map(Text, row), Text(chain(trial.model, history) if trial.model else trial.name))
-        self.console.print(table, width=None if self.console.is_terminal else 200)
+        """The pipelines with their scores, best first, test scores where they were taken; then what each one is."""
+        table = Table(title="Best first; +- is one standard error", title_justify="left")
+        heads = ("", "model", "search", "gain", "test", "gain", *(f"{task.name} (test)" for task in tasks))
+        for head in heads:
+            table.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
+        for place, trial in enumerate(trials, 1):
+            row = [str(place), trial.model.name if trial.model else "-", figure(trial.score)]
+            row += [_gain(trial.score, base and base.score), figure(trial.test_score)]
+            row += [_gain(trial.test_score, base and base.test_score)]
+            row += [figure(trial.test_scores.get(task.name)) for task in tasks]
+            table.add_row(*map(Text, row))
+        self.console.print(table)
+        for place, trial in enumerate(trials, 1):
+            self.say(f"{place:3d}  {chain(trial.model, history) if trial.model else trial.name}")
 
     def close(self) -> None:
         """Stop the live display."""

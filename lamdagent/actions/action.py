@@ -52,6 +52,11 @@ class ActionType:
     timeout_minutes: float = 240.0
     """An action that runs longer is ended as FAILED."""
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Hyperparameters with more than one allowed value."""
+        return tuple(key for key, values in self.grid.items() if len(values) > 1)
+
 
 @dataclass(frozen=True)
 class Action:
@@ -73,12 +78,17 @@ class Action:
     """Given to the action's function."""
     data_fraction: float = 1.0
     """Share of each dataset that is used, (0, 1]; a stable nested subset."""
+    choices: tuple[str, ...] = ()
+    """The hyperparameters whose values the search chose; the others are fixed and only shown on the run."""
 
     def describe(self) -> str:
         """One line, such as `sft_lora(model=model-1a2b3c4d, dataset=calls, learning_rate=0.001)`."""
         inputs = [f"{slot}={'+'.join(names)}" for slot, names in self.slots.items()]
-        values = [f"{key}={value}" for key, value in self.hyperparameters.items()]
-        return f"{self.type}({', '.join(inputs + values)})"
+        return f"{self.type}({', '.join([*inputs, *self.settings()])})"
+
+    def settings(self) -> list[str]:
+        """The chosen hyperparameters as `key=value`."""
+        return [f"{key}={self.hyperparameters[key]}" for key in self.choices if key in self.hyperparameters]
 
     def params(self) -> dict[str, Any]:
         """What the action's MLflow run shows as params: objects and hyperparameters under plain names."""

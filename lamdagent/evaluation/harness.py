@@ -12,6 +12,7 @@ from typing import Any
 
 from lamdagent.errors import ActionFailed, UserError
 from lamdagent.evaluation.fingerprint import task_folder
+from lamdagent.evaluation.prefix import can_share, with_prefix
 from lamdagent.evaluation.task import Score, Split, Task
 from lamdagent.execution.executor import Progress, Report
 
@@ -164,16 +165,17 @@ def _finite(model: Any) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without lm-eval's log lines and progress bars: ours go through `report`."""
+    import lm_eval.api.model
     import lm_eval.api.task
     import lm_eval.models.huggingface
 
-    modules: list[Any] = [lm_eval.api.task, lm_eval.models.huggingface]
+    modules: list[Any] = [lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface]
     bars = [module.tqdm for module in modules]
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
     for module, bar in zip(modules, bars, strict=True):
-        module.tqdm = partial(bar, disable=True)
+        module.tqdm = partial(_silent, bar)
     try:
         yield
     finally:
@@ -182,20 +184,33 @@ def _quiet() -> Iterator[None]:
             module.tqdm = bar
 
 
+def _silent(bar: Any, *arguments: Any, **keywords: Any) -> Any:
+    return bar(*arguments, **{**keywords, "disable": True})
+
+
 def _language_model(model: Any, tokenizer: Any, batch_size: int, say: Any) -> Any:
-    """lm-eval's wrapper of transformers models, which also says how far it is."""
+    """lm-eval's wrapper of transformers models, which says how far it is and reads what prompts share only once."""
     from lm_eval.models.huggingface import HFLM
 
     class Reporting(HFLM):  # type: ignore[misc]
         done = total = 0
+
+        def _loglikelihood_tokens(self, requests: Any, **keywords: Any) -> Any:
+            say(0, len(requests))
+            values = super()._loglikelihood_tokens(requests, **keywords)
+            say(len(requests), len(requests))
+            return values
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
             self.done, self.total = 0, len(requests)
             say(self.done, self.total)
             return super().generate_until(requests, disable_tqdm=True)
 
-        def _model_generate(self, context: Any, *arguments: Any, **keywords: Any) -> Any:
-            replies = super()._model_generate(context, *arguments, **keywords)
+        def _model_generate(self, context: Any, max_length: int, stop: Any, **keywords: Any) -> Any:
+            if can_share(model, context, keywords["attention_mask"]):
+                keywords |= with_prefix(model, context, keywords["attention_mask"])
+                context = keywords.pop("input_ids")
+            replies = super()._model_generate(context, max_length, stop, **keywords)
             self.done += len(context)
             say(self.done, self.total)
             return replies

@@ -17,6 +17,9 @@ from lamdagent.execution.executor import Event, Failed, Finished, Job, Progress,
 WARM_UP = ("torch", "transformers", "trl", "peft", "lm_eval")
 """Imported while the driver still reads the store."""
 
+GRACE_S = 5.0
+"""What an idle worker gets to clean up behind itself."""
+
 
 class LocalExecutor:
     """One worker process, started at once and again after it died."""
@@ -69,11 +72,13 @@ class LocalExecutor:
         return None
 
     def close(self) -> None:
-        """End the worker, whatever it does."""
+        """End the worker: an idle one by itself, a busy one whatever it does."""
+        self._pipe.close()
+        if self._job is None:
+            self._process.join(GRACE_S)
         self._job = None
         self._process.kill()
         self._process.join()
-        self._pipe.close()
 
     def _received(self, event: Event) -> Event:
         if isinstance(event, Finished | Failed):

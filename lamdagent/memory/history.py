@@ -124,6 +124,7 @@ def _action(
         slots=slots,
         seed=int(record.params.get("seed", 0)),
         data_fraction=float(record.params.get("data_fraction", 1.0)),
+        choices=types[name].choices if name in types else tuple(k for k in record.params if k not in plain),
     )
 
 

@@ -6,15 +6,27 @@ from dataclasses import dataclass
 from lamdagent.config import Config
 from lamdagent.enumeration import ActionSpace
 from lamdagent.evaluation.task import Task
-from lamdagent.selection.client import Client, ClientSettings, Trace
+from lamdagent.selection.calls import Trace
+from lamdagent.selection.client import Client, ClientSettings
 from lamdagent.selection.policy import Policy
 from lamdagent.selection.prompting import LLMSettings
 from lamdagent.selection.random import RandomPolicy
 from lamdagent.selection.surrogate import SurrogatePolicy
 from lamdagent.trial import History
 
-Reflect = Callable[[History, str, ActionSpace], tuple[str, float]]
-"""(history, old notes, space) -> new notes and their cost in USD."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """A memory update."""
+
+    text: str
+    usd: float
+    traces: tuple[str, ...]
+
+
+Reflect = Callable[[History, str, ActionSpace], Notes]
+"""(history, old notes, space) -> new notes."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +87,10 @@ def _llm_agent(config: Config, tasks: tuple[Task, ...], trace: Trace | None) -> 
     )
     client = Client(given, trace) if trace else Client(given)
 
-    def update(history: History, old: str, space: ActionSpace) -> tuple[str, float]:
-        before = client.usage.usd
-        return reflect(client, history, old, space, settings), client.usage.usd - before
+    def update(history: History, old: str, space: ActionSpace) -> Notes:
+        usd, calls = client.usage.usd, len(client.usage.traces)
+        text = reflect(client, history, old, space, settings)
+        return Notes(text, client.usage.usd - usd, tuple(client.usage.traces[calls:]))
 
     name = f"{agent.model} chooses, the surrogate where it fails"
     return Agent(LLMPolicy(client, SurrogatePolicy(), settings), name, update if agent.reflection else None)

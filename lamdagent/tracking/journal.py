@@ -150,8 +150,9 @@ class Journal:
         if history.scored and history.scored[0].score:
             self.store.log_progress_metric(self.search_run_id, history.scored[0].score.value, trials)
 
-    def remember(self, reflection: str) -> None:
-        """Keep the LLM's memory update."""
+    def remember(self, reflection: str, traces: Sequence[str], run_id: str) -> None:
+        """Keep the LLM's memory update; its calls are shown on the run that it came after."""
+        self.store.link_traces(traces, run_id)
         if reflection != self.reflection:
             self.reflection = reflection
             self.store.set_tags(self.search_run_id, {schema.REFLECTION: reflection})
@@ -254,5 +255,3 @@ def _yaml(value: Mapping[str, Any]) -> str:
     import yaml
 
     return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
-
-

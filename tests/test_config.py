@@ -1,0 +1,105 @@
+"""What the user writes: every experiment composes, every fault is told at once, nothing heavy is imported for it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lamdagent.__main__ import conf_folder
+from lamdagent.config import read
+from lamdagent.errors import ConfigError
+
+EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def lamdagent(*arguments: str, cwd: Path, timeout: int = 120, env=None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lamdagent", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=env)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_is_typed(name):
+    config = read(composed(f"+experiment={name}"))
+    assert config.models and config.actions and config.tasks
+    assert sum(task.weight for task in config.tasks.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("group", ["action", "agent", "dataset", "execution", "model", "task"])
+def test_every_file_of_a_group_composes(group):
+    for path in (conf_folder() / group).glob("*.yaml"):
+        prefix = "" if group in ("agent", "execution") else "+"
+        read(composed(f"{prefix}{group}={path.stem}"))
+
+
+def test_all_faults_at_once():
+    with pytest.raises(ConfigError) as caught:
+        read(composed("search.seed=x", "+budget.tirals=3", "+models.a.sauce=1", "+bar=1"))
+    assert len(caught.value.faults) == 4
+    assert "did you mean 'trials'" in str(caught.value) and "did you mean 'source'" in str(caught.value)
+
+
+def test_help_and_cfg_import_nothing_heavy(tmp_path):
+    code = (
+        "import sys, json; sys.argv = ['lamdagent', '+experiment=smoke', '--cfg', 'job']\n"
+        "import atexit; atexit.register(lambda: print('HEAVY', json.dumps("
+        "[m for m in ('torch', 'mlflow', 'transformers', 'sklearn', 'litellm') if m in sys.modules])))\n"
+        "from lamdagent.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout.split("HEAVY ")[1]) == []
+    assert "pico" in done.stdout and done.returncode == 0
+    shown = lamdagent("--help", cwd=tmp_path)
+    assert shown.returncode == 0 and "+experiment=tooluse" in shown.stdout and not list(tmp_path.iterdir())
+
+
+BROKEN = {
+    "unknown key": (["+budget.tirals=3"], "budget.tirals: unknown key. did you mean 'trials'"),
+    "wrong type": (["budget.trials=many"], "budget.trials: got 'many', wanted int"),
+    "missing file": (["+datasets.mine={kind: sft, source: nowhere.jsonl}"], "there is no file 'nowhere.jsonl'"),
+    "missing column": (["+datasets.mine={kind: sft, source: odd.jsonl}"], "no column 'completion'"),
+    "negative weight": (["tasks.repeat.weight=-1"], "tasks.repeat.weight: got -1.0, wanted 0 or more"),
+    "no legal action": (["~datasets.pico_pairs"], "its slot 'dataset' takes preference, but there is no such dataset"),
+    "unreadable model": (["models.pico.source=broken"], "models.pico"),
+    "wrong tracking URI": (["tracking.uri=postgresql://nobody@127.0.0.1:9/none"], "tracking.uri"),
+    "empty dataset": (["+datasets.mine={kind: sft, source: empty.jsonl}"], "has no rows"),
+    "unknown policy": (["agent=oracle"], "Could not find 'agent/oracle'"),
+    "unknown kind of policy": (["agent.kind=oracle"], "agent.kind: got 'oracle'; allowed: auto, llm, surrogate, random"),
+    "weights of nothing": (["tasks.repeat.weight=0", "tasks.spell.weight=0"], "the weights add up to nothing"),
+    "value off its type": (["actions.sft_full.hyperparameters.steps=[1.5]"], "got 1.5 (float), wanted int"),
+    "unknown hyperparameter": (["+actions.sft_full.hyperparameters.momentum=1"], "momentum: unknown"),
+    "llm without a model": (["agent=llm"], "agent.model: not given"),
+    "endless": (["budget.trials=null"], "the search would never end"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_configurations_end_with_2_and_one_message(fault, tmp_path):
+    (tmp_path / "odd.jsonl").write_text('{"question": "a", "prompt": "b"}\n')
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    overrides, words = BROKEN[fault]
+    done = lamdagent("+experiment=smoke", *overrides, cwd=tmp_path)
+    said = done.stderr + done.stdout
+    assert done.returncode == 2, said
+    assert words in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_dry_run_shows_the_plan_and_runs_nothing(tmp_path):
+    done = lamdagent("+experiment=smoke", "dry_run=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("Pool", "Tasks", "sft_full", "Budget: trials 6", "first prompt", "second prompt", "0 USD"):
+        assert words in done.stdout
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,87 @@
+"""The contract of every policy, and what sets each apart. The LLM's is in test_llm.py."""
+
+import pytest
+
+from lamdagent.selection.policy import Turn
+from lamdagent.selection.random import RandomPolicy
+from lamdagent.selection.surrogate import SurrogatePolicy, rank
+from lamdagent.trial import History
+from tests.builders import DPO, SFT, TYPES, base_trial, history, pool, space, trial_of
+
+
+def turn(past: History, number: int = 0, seed: int = 0, **more) -> Turn:
+    tried = {t.action.fingerprint for t in past.actions if t.action}
+    models = pool() + [t.model for t in past.actions if t.model]
+    return Turn(past, space(models, tried=tried, **more), number, seed)
+
+
+class PolicyContract:
+    policy = None
+
+    @pytest.mark.parametrize("count", [0, 1, 5, 12])
+    def test_one_legal_untried_action_and_a_reason(self, count):
+        asked = turn(history(count), count)
+        decision = self.policy(asked)
+        offered = {a.fingerprint for t in TYPES for a in asked.space.actions(t)}
+        assert decision.action.fingerprint in offered
+        assert decision.reason and decision.policy
+
+    def test_same_seed_same_choices(self):
+        chosen = [[self.policy(turn(history(n), n, seed=3)).action for n in range(5)] for _ in range(2)]
+        assert chosen[0] == chosen[1]
+
+    def test_none_when_nothing_is_left(self):
+        tried = {a.fingerprint for t in TYPES for a in space().actions(t)}
+        assert self.policy(Turn(History((base_trial(),)), space(tried=tried), 9)) is None
+
+    def test_only_failures_behind_it(self):
+        actions = list(space().actions(SFT))[:2]
+        past = History((base_trial(), *(trial_of(a, n, None, "oom", "out_of_memory") for n, a in enumerate(actions, 1))))
+        assert self.policy(turn(past, 2)) is not None
+
+
+class TestRandom(PolicyContract):
+    policy = RandomPolicy()
+
+    def test_seeds_differ(self):
+        assert len({self.policy(turn(history(0), 0, seed=s)).action.fingerprint for s in range(20)}) > 2
+
+    def test_types_are_equally_likely_whatever_their_size(self):
+        drawn = [self.policy(turn(History(), n, types=(SFT, DPO))).action.type for n in range(300)]
+        assert 110 < drawn.count("dpo") < 190  # 1 action of 5
+
+
+class TestSurrogate(PolicyContract):
+    policy = SurrogatePolicy()
+
+    def test_every_type_is_tried_within_twice_their_number(self):
+        past, models, seen = [base_trial()], pool(), set()
+        for number in range(2 * len(TYPES)):
+            asked = Turn(History(tuple(past)), space(models, tried=[t.action.fingerprint for t in past[1:]]), number)
+            action = self.policy(asked).action
+            seen.add(action.type)
+            past.append(trial_of(action, number + 1, 0.3))
+            models.append(past[-1].model)
+        assert seen == {t.name for t in TYPES}
+
+    def test_good_dataset_is_preferred(self):
+        some = space()
+        by_name = {(a.datasets[0].name, a.hyperparameters["lr"]): a for a in some.actions(SFT)}
+        past = History(
+            (
+                base_trial(0.2),
+                trial_of(by_name["calls", 0.001], 1, 0.6),
+                trial_of(by_name["mixed", 0.001], 2, 0.1),
+            )
+        )
+        ranking = rank(Turn(past, space(tried=[t.action.fingerprint for t in past.actions]), 2), [SFT])
+        assert ranking[0].action.datasets[0].name == "calls"
+        means = {p.action.datasets[0].name: p.mean for p in ranking}
+        assert means["calls"] > means["mixed"]
+
+    def test_types_that_fail_are_avoided(self):
+        sft = list(space().actions(SFT))
+        past = History((base_trial(), *(trial_of(a, n, None, "oom", "out_of_memory") for n, a in enumerate(sft[:3], 1))))
+        ranking = rank(turn(past, 3), [SFT, DPO])
+        assert ranking[0].action.type == "dpo"
+        assert next(p for p in ranking if p.action.type == "sft").failure > 0.4
