@@ -1,7 +1,6 @@
 """A function call as text and as a value: `area(base=10, unit="cm")`. Text is parsed, never evaluated."""
 
 import ast
-import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,8 +8,9 @@ from typing import Any
 
 
 def _power(base: float, exponent: float) -> Any:
-    """A power that fits a float: a reply such as 9**9**9 must not stop the evaluation."""
-    return base**exponent if math.isfinite(float(base) ** float(exponent)) else math.inf
+    """Raises OverflowError for a power beyond a float: a reply such as 9**9**9 must not stop the evaluation."""
+    float(base) ** float(exponent)
+    return base**exponent
 
 
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
