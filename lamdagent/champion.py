@@ -37,10 +37,10 @@ def card(champion: Trial, history: History, plan: Plan) -> str:
     assert champion.model is not None
     base = next((t for t in history.scored if t.kind == "base"), None)
     rows = ["| | this model | base |", "|---|---|---|"]
-    rows.append(f"| score, search split | {figure(champion.score)} | {figure(base and base.score)} |")
-    rows.append(f"| score, test split | {figure(champion.test_score)} | {figure(base and base.test_score)} |")
+    rows.append(f"| score, search split | {figure(champion.score)} | {figure(base.score if base else None)} |")
+    rows.append(f"| score, test split | {figure(champion.test_score)} | {figure(base.test_score if base else None)} |")
     for task in plan.tasks:
-        ours, theirs = champion.test_scores.get(task.name), base and base.test_scores.get(task.name)
+        ours, theirs = champion.test_scores.get(task.name), base.test_scores.get(task.name) if base else None
         rows.append(f"| {task.name} ({task.metric}), test split | {figure(ours)} | {figure(theirs)} |")
     data = [f"- {d.name}: {d.description} ({d.rows} rows, licence {d.license or 'not stated'})" for d in plan.datasets]
     models = [f"- {name}: {m.source} (licence {m.license or 'not stated'})" for name, m in plan.config.models.items()]

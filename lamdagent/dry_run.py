@@ -52,12 +52,13 @@ def _stand_in(name: str, source: str) -> Model:
 
 
 def _pool(plan: Plan) -> list[tuple[str, ...]]:
-    models = [(name, "model", "", settings.source) for name, settings in plan.config.models.items()]
+    given = plan.config.models.items()
+    models: list[tuple[str, ...]] = [(name, "model", "", settings.source) for name, settings in given]
     return models + [(d.name, d.kind, str(d.rows), d.description) for d in plan.datasets]
 
 
 def _tasks(plan: Plan) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for task in plan.tasks:
         items = " / ".join(str(task.limits.get(split, "all")) for split in ("search", "test"))
         rows.append((task.name, f"{task.weight:g}", task.metric, items, f"{task.low:g} to {task.high:g}"))
@@ -65,7 +66,7 @@ def _tasks(plan: Plan) -> list[tuple[str, ...]]:
 
 
 def _actions(space: ActionSpace) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for action_type in space.types:
         grid = math.prod(len(values) for values in action_type.grid.values())
         rows.append((action_type.name, str(space.size(action_type)), f"{grid} settings", action_type.description))

@@ -41,7 +41,7 @@ class ActionFailed(LamdagentError):
     """The action or its evaluation failed for a reason that a person understands."""
 
     def __init__(self, reason: str, kind: str = "error") -> None:
-        """`kind` is a short stable word (`out_of_memory`, `nan_loss`, `bad_data`, `timeout`, `lost_worker`, `error`)."""
+        """`kind` is a short stable word: out_of_memory, nan_loss, bad_data, timeout, lost_worker, no_space, error."""
         self.reason = reason
         self.kind = kind
         super().__init__(reason)

@@ -12,7 +12,7 @@ LONGEST = 300
 
 
 def chain(model: Model, history: History) -> str:
-    """The pipeline as one line, merged branches in brackets: `base > sft_lora(calls, learning_rate=0.001) > dpo(pairs)`."""
+    """The pipeline as one line: `base > sft_lora(calls, learning_rate=0.001) > dpo(pairs)`; merged models by name."""
     text = _chain(model, history, 12)
     if len(text) <= LONGEST:
         return text
@@ -26,8 +26,10 @@ def _chain(model: Model, history: History, left: int) -> str:
     if left == 0:
         return model.name
     step = summary(trial.action)
-    parents = [_chain(parent, history, left - 1) for parent in trial.action.models]
-    return f"{parents[0]} > {step}" if len(parents) == 1 else f"[{' | '.join(parents)}] > {step}"
+    parents = trial.action.models
+    if len(parents) == 1:
+        return f"{_chain(parents[0], history, left - 1)} > {step}"
+    return f"[{' + '.join('base' if p.initial else p.name for p in parents)}] > {step}"
 
 
 def summary(action: Action) -> str:

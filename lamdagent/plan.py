@@ -79,7 +79,13 @@ def _ranges(config: Config) -> Iterator[str]:
         yield "budget: every limit is null, the search would never end; set budget.trials or another one"
     if not 0 < config.data_fraction <= 1:
         yield f"data_fraction: got {config.data_fraction}, wanted more than 0 and at most 1"
-    low_limits = {
+    yield from _least(config)
+    if config.tasks and not sum(t.weight for t in config.tasks.values() if math.isfinite(t.weight)) > 0:
+        yield "tasks: the weights add up to nothing; give at least one task a weight above 0"
+
+
+def _least(config: Config) -> Iterator[str]:
+    limits = {
         "search.test_top": (config.search.test_top, 1),
         "search.max_depth": (config.search.max_depth, 1),
         "memory.tokens": (config.memory.tokens, 100),
@@ -89,11 +95,9 @@ def _ranges(config: Config) -> Iterator[str]:
         "agent.max_options": (config.agent.max_options, 2),
         "agent.timeout_s": (config.agent.timeout_s, 0.01),
     }
-    for path, (value, least) in low_limits.items():
+    for path, (value, least) in limits.items():
         if value is not None and value < least:
             yield f"{path}: got {value}, wanted at least {least}"
-    if config.tasks and not sum(t.weight for t in config.tasks.values() if math.isfinite(t.weight)) > 0:
-        yield "tasks: the weights add up to nothing; give at least one task a weight above 0"
 
 
 def _one_of(path: str, value: str, allowed: tuple[str, ...]) -> Iterator[str]:
@@ -194,7 +198,7 @@ def _scalar(path: str, value: Any, annotation: Any) -> Scalar:
 
 def _reachable(types: list[ActionType], datasets: list[Dataset]) -> list[str]:
     """Faults for action types whose inputs can never exist, found by growing the set of things that can."""
-    kinds = {d.kind for d in datasets}
+    kinds: set[str] = {d.kind for d in datasets}
     runnable: set[str] = set()
     grown = True
     while grown:

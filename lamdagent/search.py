@@ -155,7 +155,8 @@ class Search:
             self._show(decision.action)
             return
         run_id = self.journal.begin_action(decision, self.plan, text, history)
-        number = f"{self.budget.trials}/{self.budget.limits.trials}" if self.budget.limits.trials else self.budget.trials
+        limit = self.budget.limits.trials
+        number = f"{self.budget.trials}/{limit}" if limit else self.budget.trials
         best = history.scored[0].score if history.scored else None
         self.view.begin(f"{number} {decision.action.describe()}", best, self.budget, self._eta(history))
         try:
@@ -293,7 +294,7 @@ def produced(action: Action, run_id: str) -> Model:
 
 
 def action_space(plan: Plan, models: Sequence[Model], history: History) -> ActionSpace:
-    """The legal actions over `models` and what the history's actions made; initial models of others have no weights here."""
+    """The legal actions over `models` and what the history's actions made."""
     made = [t.model for t in history.actions if t.model and t.score]
     unique = {m.fingerprint: m for m in [*models, *made]}
     return ActionSpace(

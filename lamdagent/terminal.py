@@ -73,7 +73,8 @@ class Terminal:
         tasks = "  ".join(f"{name} {score.value:.3f}" for name, score in trial.scores.items())
         best = history.scored and history.scored[0].run_id == trial.run_id
         mark = "best" if best else "done"
-        self.say(f"{mark}  {trial.score.value:.3f}{gain}  {tasks}  {trial.seconds:.0f} s  {what}", "green" if best else "")
+        line = f"{mark}  {trial.score.value:.3f}{gain}  {tasks}  {trial.seconds:.0f} s  {what}"
+        self.say(line, "green" if best else "")
 
     def table(self, trials: Sequence[Trial], history: History, tasks: Sequence[Task], base: Trial | None) -> None:
         """The pipelines with their scores, best first, test scores where they were taken; then what each one is."""
@@ -83,8 +84,8 @@ class Terminal:
             table.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
         for place, trial in enumerate(trials, 1):
             row = [str(place), trial.model.name if trial.model else "-", figure(trial.score)]
-            row += [_gain(trial.score, base and base.score), figure(trial.test_score)]
-            row += [_gain(trial.test_score, base and base.test_score)]
+            row += [_gain(trial.score, base.score if base else None), figure(trial.test_score)]
+            row += [_gain(trial.test_score, base.test_score if base else None)]
             row += [figure(trial.test_scores.get(task.name)) for task in tasks]
             table.add_row(*map(Text, row))
         self.console.print(table)

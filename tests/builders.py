@@ -32,7 +32,9 @@ DATASETS = (
 
 def model(number: int, depth: int = 0, base: int = 0, **more) -> Model:
     values = {"architecture": "LlamaForCausalLM", "vocabulary": 512} | more
-    return Model(f"{number:08x}" + "0" * 24, "", run_id=f"run{number}", base=f"{base:08x}" + "0" * 24, depth=depth, **values)
+    return Model(
+        f"{number:08x}" + "0" * 24, "", run_id=f"run{number}", base=f"{base:08x}" + "0" * 24, depth=depth, **values
+    )
 
 
 def pool(produced: int = 0) -> list[Model]:
@@ -44,7 +46,9 @@ def space(models=None, tried=(), types=TYPES, **more) -> ActionSpace:
 
 
 def base_trial(value: float = 0.2) -> Trial:
-    return Trial("run0", "base", "finished", None, model(0), {"calls": Score(value, 0.05)}, Score(value, 0.05), seconds=3)
+    return Trial(
+        "run0", "base", "finished", None, model(0), {"calls": Score(value, 0.05)}, Score(value, 0.05), seconds=3
+    )
 
 
 def trial_of(action, number: int, value: float | None, reason: str = "", failure: str = "") -> Trial:
@@ -52,7 +56,9 @@ def trial_of(action, number: int, value: float | None, reason: str = "", failure
     kind = {"base": first.base, "architecture": first.architecture, "vocabulary": first.vocabulary}
     made = Model(action.fingerprint, "", run_id=f"run{number}", depth=1 + max(m.depth for m in action.models), **kind)
     if value is None:
-        return Trial(f"run{number}", "action", "failed", action, None, status_reason=reason, failure=failure, started=number)
+        return Trial(
+            f"run{number}", "action", "failed", action, None, status_reason=reason, failure=failure, started=number
+        )
     scores = {"calls": Score(value, 0.05), "style": Score(1 - value, 0.05)}
     return Trial(
         f"run{number}", "action", "finished", action, made, scores, Score(value, 0.05), started=number, seconds=5

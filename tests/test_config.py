@@ -71,7 +71,10 @@ BROKEN = {
     "wrong tracking URI": (["tracking.uri=postgresql://nobody@127.0.0.1:9/none"], "tracking.uri"),
     "empty dataset": (["+datasets.mine={kind: sft, source: empty.jsonl}"], "has no rows"),
     "unknown policy": (["agent=oracle"], "Could not find 'agent/oracle'"),
-    "unknown kind of policy": (["agent.kind=oracle"], "agent.kind: got 'oracle'; allowed: auto, llm, surrogate, random"),
+    "unknown kind of policy": (
+        ["agent.kind=oracle"],
+        "agent.kind: got 'oracle'; allowed: auto, llm, surrogate, random",
+    ),
     "weights of nothing": (["tasks.repeat.weight=0", "tasks.spell.weight=0"], "the weights add up to nothing"),
     "value off its type": (["actions.sft_full.hyperparameters.steps=[1.5]"], "got 1.5 (float), wanted int"),
     "unknown hyperparameter": (["+actions.sft_full.hyperparameters.momentum=1"], "momentum: unknown"),

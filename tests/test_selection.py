@@ -36,7 +36,9 @@ class PolicyContract:
 
     def test_only_failures_behind_it(self):
         actions = list(space().actions(SFT))[:2]
-        past = History((base_trial(), *(trial_of(a, n, None, "oom", "out_of_memory") for n, a in enumerate(actions, 1))))
+        past = History(
+            (base_trial(), *(trial_of(a, n, None, "oom", "out_of_memory") for n, a in enumerate(actions, 1)))
+        )
         assert self.policy(turn(past, 2)) is not None
 
 
@@ -81,7 +83,9 @@ class TestSurrogate(PolicyContract):
 
     def test_types_that_fail_are_avoided(self):
         sft = list(space().actions(SFT))
-        past = History((base_trial(), *(trial_of(a, n, None, "oom", "out_of_memory") for n, a in enumerate(sft[:3], 1))))
+        past = History(
+            (base_trial(), *(trial_of(a, n, None, "oom", "out_of_memory") for n, a in enumerate(sft[:3], 1)))
+        )
         ranking = rank(turn(past, 3), [SFT, DPO])
         assert ranking[0].action.type == "dpo"
         assert next(p for p in ranking if p.action.type == "sft").failure > 0.4

@@ -7,7 +7,7 @@ from lamdagent.execution.executor import Event, Job, Progress, Update
 
 
 class InlineExecutor:
-    """Runs a job when its events are asked for; a time limit cannot be kept, since nothing can end this process's work."""
+    """Runs a job when its events are asked for; time limits are not kept, since nothing can end this process's work."""
 
     capacity = 1
 

@@ -1,4 +1,4 @@
-"""The memory text: what the agent reads before it chooses (paper, step 4). Its length does not grow with the history."""
+"""The memory text: what the agent reads before it chooses (paper, step 4); of bounded length."""
 
 from collections.abc import Iterator, Sequence
 

@@ -10,7 +10,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "preference": ("prompt", "chosen", "rejected"),
     "prompts": ("prompt",),
 }
-"""Canonical columns of each kind. Each holds a string, or a list of {role, content} messages (TRL's conversational form)."""
+"""Canonical columns of each kind: strings, or lists of {role, content} messages (TRL's conversational form)."""
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _mapped(name: str, index: int, row: Mapping[str, Any], settings: DatasetConf
         if given not in row:
             have = ", ".join(sorted(map(str, row)))
             raise UserError(
-                f"datasets.{name}: row {index} has no column {given!r}, which kind {settings.kind} needs as `{column}`; "
+                f"datasets.{name}: row {index} has no column {given!r}, needed as `{column}` of kind {settings.kind}; "
                 f"it has: {have}. Name the right one under datasets.{name}.columns.{column}"
             )
         if not _filled(row[given]):

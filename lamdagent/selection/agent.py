@@ -15,7 +15,6 @@ from lamdagent.selection.surrogate import SurrogatePolicy
 from lamdagent.trial import History
 
 
-
 @dataclass(frozen=True)
 class Notes:
     """A memory update."""

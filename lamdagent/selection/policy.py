@@ -16,7 +16,7 @@ class Turn:
     space: ActionSpace
     """The legal actions that nobody has tried and that are not pending."""
     number: int
-    """How many actions this search has asked for before; with `seed` it makes every random choice reproducible after a restart."""
+    """How many actions this search has asked for before; with `seed` it makes every random choice repeatable."""
     seed: int = 0
     memory: str = ""
     """The memory text (paper, step 4)."""

@@ -42,7 +42,7 @@ class Prediction:
 
 
 class SurrogatePolicy:
-    """Every second pick tries an action type for the first time while there is one; the others follow the prediction."""
+    """Every second pick tries a new action type while there is one; the others follow the prediction."""
 
     def __call__(self, turn: Turn) -> Decision | None:
         """The most promising action; the first declared one as long as nothing is known."""

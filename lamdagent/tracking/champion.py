@@ -8,6 +8,9 @@ from lamdagent.tracking.connect import open_client
 from lamdagent.tracking.lineage import model_id_of
 from lamdagent.tracking.schema import CHAMPION_ALIAS
 
+HEAD = "---\nlibrary_name: transformers\ntags: [lamdagent]\n---\n"
+"""The metadata block that every card of the hub begins with."""
+
 
 def register(
     report: Callable[..., None], *, uri: str, run_id: str, folder: str, name: str, description: str = ""
@@ -62,7 +65,7 @@ def _new_version(client: Any, uri: str, run_id: str, model_id: str, folder: str,
         parts,
         model_id=model_id,
         task="text-generation",
-        model_card=ModelCard(card, ignore_metadata_errors=True),  # without one MLflow asks the hub
+        model_card=ModelCard(HEAD + card, ignore_metadata_errors=True),  # without one MLflow asks the hub
         # Said here: MLflow would load the model in a child process to find them out.
         pip_requirements=[f"{module.__name__}=={module.__version__}" for module in (mlflow, torch, transformers)],
     )

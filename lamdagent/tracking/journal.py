@@ -211,7 +211,7 @@ def tasks_tag(tasks: Sequence[Task]) -> str:
 
 def task_metrics(tasks: Sequence[Task], scores: Mapping[str, Score], prefix: str, total: str) -> dict[str, float]:
     """Metrics of every task on its own scale, and of the weighted score."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, score in scores.items():
         metrics |= {prefix + name: score.value, prefix + name + schema.STDERR_SUFFIX: score.stderr}
     weighed = weighted_score(tasks, scores)
@@ -254,4 +254,4 @@ def _plain(text: str) -> str:
 def _yaml(value: Mapping[str, Any]) -> str:
     import yaml
 
-    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
+    return str(yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True))

@@ -14,7 +14,7 @@ OURS = f"tags.`{SCHEMA_TAG}` = '{SCHEMA}'"
 """Filter for runs that this package wrote."""
 PAGE = 500
 """Runs a full read asks for at once; the time per run does not depend on it."""
-NEWEST = 25
+NEWEST = 10
 """Runs a refresh asks for at once; it goes on as long as a page holds something new."""
 
 

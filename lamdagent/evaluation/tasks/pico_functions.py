@@ -1,4 +1,4 @@
-"""Items of the smoke tasks: which of two answers does the model find likelier? Words that the training rows do not have."""
+"""Items of the smoke tasks: which of two answers is likelier? Words that the training rows do not have."""
 
 from typing import Any
 
