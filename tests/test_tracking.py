@@ -14,7 +14,8 @@ import pytest
 
 from lamdagent.errors import UserError
 from lamdagent.tracking import schema
-from lamdagent.tracking.lineage import ModelEntry, leaderboard
+from lamdagent.tracking.leaderboard import VIEW_TAG, leaderboard_path
+from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.owner import provably_dead, this_process
 from lamdagent.tracking.store import Store
 from lamdagent.tracking.traces import traced_call
@@ -126,7 +127,7 @@ class Contract:
         assert {"model", "recipe.yaml", "samples"} <= {item.path for item in store.client.list_artifacts(run)}
 
     def test_a_search_is_found_reopened_and_ended(self, store: Store) -> None:
-        run = store.start_search("it's", "tool use", {}, "")
+        run = store.start_search("it's", "tool use", {}, "", tasks=["bfcl"])
         store.log_progress_metric(run, 0.2, 1)
         store.log_progress_metric(run, 0.3, 2)
         store.end_search(run, "KILLED", "stopped by the user")
@@ -137,7 +138,9 @@ class Contract:
         assert store.find_search("unknown") is None
         assert ended and ended.status == "KILLED" and ended.tags[schema.STATUS_REASON] == "stopped by the user"
         assert again.status == "RUNNING" and again.metrics["score"] == 0.3
-        assert leaderboard(store.experiment_id, run) in again.tags[schema.DESCRIPTION]
+        assert leaderboard_path(store.experiment_id, run) in again.tags[schema.DESCRIPTION]
+        view = json.loads(store.client.get_experiment(store.experiment_id).tags[VIEW_TAG + run])
+        assert run in view["searchFilter"] and "metrics.`task.bfcl`" in view["selectedColumns"]
 
     def test_a_merge_keeps_both_parents(self, store: Store) -> None:
         search = store.start_search("s1", "tool use", {}, "")

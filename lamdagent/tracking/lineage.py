@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
 
-from lamdagent.tracking.schema import PARENT_RUN, SCORE, WEIGHTS
+from lamdagent.tracking.schema import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,6 @@ def describe(parents: Sequence[Run], text: str) -> str:
     if not parents:
         return text
     return f"{text}\n\n**Parents:** {' + '.join(link(parent) for parent in parents)}".strip()
-
-
-def leaderboard(experiment_id: str, search_run_id: str) -> str:
-    """Path in MLflow's UI (from `#` on) to the runs of one search, best score first."""
-    query = {
-        "workflowType": "machine_learning",
-        "searchFilter": f"tags.`{PARENT_RUN}` = '{search_run_id}'",
-        "orderByKey": f"metrics.`{SCORE}`",
-        "orderByAsc": "false",
-    }
-    return f"#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
 def link(run: Run) -> str:

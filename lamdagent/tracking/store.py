@@ -11,6 +11,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 
 from lamdagent.tracking import lineage, schema, weights
 from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri
+from lamdagent.tracking.leaderboard import leaderboard_path, save_leaderboard
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.owner import provably_dead, this_process
 from lamdagent.tracking.records import OURS, RunCache, RunRecord, record_of, scan
@@ -45,18 +46,25 @@ class Store:
     # Searches ----------------------------------------------------------------------------------------------------
 
     def start_search(
-        self, search_id: str, name: str, params: Mapping[str, Any], config_yaml: str, text: str = ""
+        self,
+        search_id: str,
+        name: str,
+        params: Mapping[str, Any],
+        config_yaml: str,
+        text: str = "",
+        tasks: Sequence[str] = (),
     ) -> str:
-        """Open the search run, parent of all others; `text`: see `describe_search`."""
+        """Open the search run, parent of all others. `text`: see `describe_search`; `tasks`: leaderboard columns."""
         run_id = self._create("search", name, {schema.SEARCH_ID: search_id}, params)
+        save_leaderboard(self.client, self.experiment_id, run_id, tasks)
         self.describe_search(run_id, text)
         self.log_text(run_id, schema.CONFIG, config_yaml)
         return run_id
 
     def describe_search(self, run_id: str, text: str) -> None:
-        """Replace the search run's description, Markdown; a link to its leaderboard is put below."""
-        link = f"[Leaderboard]({lineage.leaderboard(self.experiment_id, run_id)})"
-        self.set_tags(run_id, {schema.DESCRIPTION: f"{text}\n\n{link}".strip()})
+        """Replace the search run's description, Markdown; a link to its leaderboard comes first (the UI folds)."""
+        link = f"[Leaderboard]({leaderboard_path(self.experiment_id, run_id)})"
+        self.set_tags(run_id, {schema.DESCRIPTION: f"{link}\n\n{text}".strip()})
 
     def find_search(self, search_id: str) -> RunRecord | None:
         """The newest search run of that id, in whatever state."""
