@@ -184,6 +184,7 @@ class Search:
         for slot, names in action.slots.items():
             inputs[slot] = [things[n] for n in names] if slot in several else things[names[0]]
         arguments = {
+            "run_id": run_id,
             "function": action_type.function,
             "inputs": inputs,
             "seed": action.seed,

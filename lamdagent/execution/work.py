@@ -39,6 +39,7 @@ class Outcome:
 def make(
     report: Report,
     *,
+    run_id: str,
     function: str,
     inputs: Mapping[str, Any],
     seed: int,
@@ -47,8 +48,12 @@ def make(
     batch_size: int,
     output: str,
 ) -> Outcome:
-    """Run an action's function on local `inputs`, save its model under `output`/model, score it on the search split."""
+    """Run an action's function on local `inputs`, save its model under `output`/model, score it on the search split.
+
+    While it runs, LAMDAGENT_RUN_ID names its run: what a trainer logs to MLflow by itself is nested there (mlflow_plugin).
+    """
     import importlib
+    import os
 
     from lamdagent.actions.context import Context
 
@@ -63,7 +68,11 @@ def make(
     folder = Path(output) / "model"
     module, _, name = function.partition(":")
     context = Context(output=folder, seed=seed, data_fraction=data_fraction, report=follow)
-    model, tokenizer = getattr(importlib.import_module(module), name)(context, **inputs)
+    os.environ["LAMDAGENT_RUN_ID"] = run_id
+    try:
+        model, tokenizer = getattr(importlib.import_module(module), name)(context, **inputs)
+    finally:
+        del os.environ["LAMDAGENT_RUN_ID"]
     if not (folder / "config.json").exists():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
