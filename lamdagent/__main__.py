@@ -4,12 +4,16 @@ Exit codes: 0 done, 2 the user's input is wrong (one message, no traceback), 70 
 130 interrupted.
 """
 
+import os
 import sys
 import traceback
 from pathlib import Path
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lamdagent.errors import UserError
 
@@ -40,11 +44,13 @@ def run(node: DictConfig) -> None:
 
 
 def main() -> None:
-    """Entry point. Hydra answers what it cannot compose with exit code 1: here that is a user's fault, so 2."""
+    """Entry point. What Hydra cannot compose or read is the user's to mend, like every other fault of the input."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing tracebacks
     try:
         run()
-    except SystemExit as end:
-        raise SystemExit(2 if end.code == 1 else end.code) from None
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        print(f"lamdagent: the configuration cannot be composed: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

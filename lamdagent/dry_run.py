@@ -15,6 +15,7 @@ from lamdagent.search import action_space
 from lamdagent.selection.agent import llm_settings, make_agent
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.prompting import object_messages, type_messages
+from lamdagent.terminal import standard_output
 from lamdagent.trial import History
 
 CHARACTERS_PER_TOKEN = 4
@@ -24,7 +25,7 @@ LLM_CALLS_PER_TRIAL = 3
 
 def show(plan: Plan, console: Console | None = None) -> None:
     """Print pool, action space, tasks, budget, an estimate of cost, and the two prompts of the first turn."""
-    console = console or Console(highlight=False)
+    console = console or standard_output()
     models = [_stand_in(name, settings.source) for name, settings in plan.config.models.items()]
     space = action_space(plan, models, History())
     console.print(_table("Pool", ("object", "kind", "rows", "description"), _pool(plan)))

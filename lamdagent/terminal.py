@@ -14,14 +14,22 @@ from lamdagent.pipeline import chain, figure
 from lamdagent.trial import History, Trial
 
 
+LOG_WIDTH = 160
+"""Columns of tables where the output is no terminal: a log has no edge."""
+
+
+def standard_output() -> Console:
+    """The console that everything is printed to."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+
+
 class Terminal:
     """Live on a terminal; plain log lines where there is none. Text from runs is never read as markup."""
 
     def __init__(self, console: Console | None = None) -> None:
         """Write to `console`, standard output when none is given."""
-        self.console = console or Console(highlight=False)
-        if not self.console.is_terminal:
-            self.console = Console(highlight=False, width=160, file=self.console.file)  # a log has no edge
+        self.console = console or standard_output()
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24))
         more = (TextColumn("{task.fields[status]}", markup=False), TimeElapsedColumn())
         self._progress = Progress(*columns, *more, console=self.console, transient=True, auto_refresh=True)

@@ -71,6 +71,8 @@ BROKEN = {
     "wrong tracking URI": (["tracking.uri=postgresql://nobody@127.0.0.1:9/none"], "tracking.uri"),
     "empty dataset": (["+datasets.mine={kind: sft, source: empty.jsonl}"], "has no rows"),
     "unknown policy": (["agent=oracle"], "Could not find 'agent/oracle'"),
+    "unknown override": (["serch.seed=1"], "Could not override 'serch.seed'"),
+    "broken YAML": (["+dataset=torn", "--config-dir=."], "torn.yaml"),
     "unknown kind of policy": (
         ["agent.kind=oracle"],
         "agent.kind: got 'oracle'; allowed: auto, llm, surrogate, random",
@@ -88,6 +90,8 @@ BROKEN = {
 def test_broken_configurations_end_with_2_and_one_message(fault, tmp_path):
     (tmp_path / "odd.jsonl").write_text('{"question": "a", "prompt": "b"}\n')
     (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "torn.yaml").write_text("a: b: c")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
     overrides, words = BROKEN[fault]
