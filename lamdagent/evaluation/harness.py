@@ -92,15 +92,16 @@ def _load(task: Task, split: Split) -> Any:
         raise UserError(f"Task {task.name}: there is no lm-eval task {task.task!r}: {where}.")
     if split not in task.splits:
         raise UserError(f"Task {task.name}: `splits` does not say which dataset split is `{split}`.")
-    changed = {"task": task.task, "test_split": task.splits[split], **task.options}
-    loaded = manager.load([{"group": "lamdagent", "task": [changed]}])
-    for one in loaded["tasks"].values():
-        if one.dataset is not None and task.splits[split] not in one.dataset:
-            have = ", ".join(one.dataset)
-            raise UserError(
-                f"Task {task.name}: no dataset split {task.splits[split]!r} for `{split}`; there are: {have}."
-            )
-    return loaded
+    wanted = task.splits[split]
+    changed = {"task": task.task, "test_split": wanted, **task.options}
+    try:
+        return manager.load([{"group": "lamdagent", "task": [changed]}])
+    except KeyError as error:
+        if error.args != (wanted,):
+            raise
+        raise UserError(
+            f"Task {task.name}: `{split}` is to be the split {wanted!r}, which its dataset lacks."
+        ) from None
 
 
 def _score(result: dict[str, Any], samples: Sequence[dict[str, Any]], task: Task) -> Score:

@@ -1,0 +1,217 @@
+"""lm-eval in process on a pico model: scores, samples, faults; and what decides that two scores may be compared."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lamdagent.errors import ActionFailed, UserError
+from lamdagent.evaluation.fingerprint import task_files, task_fingerprint
+from lamdagent.evaluation.task import Task
+from lamdagent.execution.executor import Progress
+
+SPLITS = {"search": "search", "test": "test"}
+BFCL = Task("bfcl", "bfcl", "right_call,none", folder="builtin", splits=SPLITS, limits={"search": 3})
+
+ECHO = """
+task: echo
+custom_dataset: !function items.load
+validation_split: search
+test_split: test
+output_type: generate_until
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{target}}"
+generation_kwargs: {until: [], max_gen_toks: 8, do_sample: false}
+process_results: !function items.judge
+metric_list:
+  - {metric: long, aggregation: mean, higher_is_better: true}
+  - {metric: odd, aggregation: !function items.odd, higher_is_better: true}
+"""
+ITEMS = """
+from datasets import Dataset
+
+SHARED = "Repeat the word apple. Spell the word bridge. What is the first letter of cloud? The word is dragon. "
+
+def load(**_):
+    rows = [{"id": f"item-{n}", "prompt": SHARED + "a" * n + " kettle", "target": "x"} for n in range(12)]
+    return {"search": Dataset.from_list(rows[:6]), "test": Dataset.from_list(rows[6:])}
+
+def judge(doc, results):
+    return {"long": float(len(results[0]) % 2), "odd": 1.0}
+
+def odd(values):
+    return float("nan")
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(pico_folder: str) -> tuple[Any, Any]:
+    """A pico model that says letters, since an untrained one may well say nothing."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(pico_folder)
+    model = AutoModelForCausalLM.from_pretrained(pico_folder).float()
+    words = [tokenizer.decode(token, skip_special_tokens=True).strip() for token in range(model.config.vocab_size)]
+    model.lm_head.bias = torch.nn.Parameter(torch.tensor([0.0 if word.isalpha() else -1000.0 for word in words]))
+    return model, tokenizer
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Task:
+    (tmp_path / "echo.yaml").write_text(ECHO)
+    (tmp_path / "items.py").write_text(ITEMS)
+    return Task("echo", "echo", "long,none", folder=str(tmp_path), splits=SPLITS)
+
+
+def evaluate(loaded: tuple[Any, Any], task: Task, split: Any = "search", **keywords: Any) -> Any:
+    from lamdagent.evaluation.harness import evaluate
+
+    seen: list[Progress] = []
+    return evaluate(*loaded, [task], split, seen.append, **keywords)[task.name], seen
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_scores_samples_and_progress(loaded: tuple[Any, Any], echo: Task, tmp_path: Path) -> None:
+    loaded[0].train()
+    before = json.dumps(loaded[1].init_kwargs, default=str), loaded[1].padding_side
+    score, seen = evaluate(loaded, echo, samples=tmp_path / "samples", batch_size=4)
+    rows = lines(tmp_path / "samples" / "echo.jsonl")
+    values = [row["score"] for row in rows]
+    assert [row["id"] for row in rows] == [f"item-{n}" for n in range(6)]
+    assert all(row["reply"] and row["prompt"].startswith("<|im_start|>user\nRepeat") for row in rows)
+    assert score.value == pytest.approx(sum(values) / 6)
+    assert score.stderr == pytest.approx((score.value * (1 - score.value) / 5) ** 0.5)
+    assert [(step.phase, step.done, step.total) for step in seen] == [("evaluate echo", n, 6) for n in (0, 4, 6)]
+    assert loaded[0].training and before == (json.dumps(loaded[1].init_kwargs, default=str), loaded[1].padding_side)
+    again, _ = evaluate(loaded, echo, samples=tmp_path / "again", batch_size=1)
+    assert again == score and lines(tmp_path / "again" / "echo.jsonl") == rows  # with and without a shared prefix
+
+
+def test_split_limit_and_options(loaded: tuple[Any, Any], echo: Task, tmp_path: Path) -> None:
+    options = {"generation_kwargs": {"until": [], "max_gen_toks": 2, "do_sample": False}}
+    task = dataclasses.replace(echo, limits={"test": 4}, options=options)
+    evaluate(loaded, task, "test", samples=tmp_path)
+    rows = lines(tmp_path / "echo.jsonl")
+    assert [row["id"] for row in rows] == ["item-6", "item-7", "item-8", "item-9"]
+    assert all(len(loaded[1](row["reply"])["input_ids"]) <= 4 for row in rows)
+
+
+def test_not_a_number_is_a_failed_action(loaded: tuple[Any, Any], echo: Task) -> None:
+    import copy
+
+    import torch
+
+    broken = copy.deepcopy(loaded[0])
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ActionFailed, match="not a number") as failure:
+        evaluate((broken, loaded[1]), echo)
+    assert failure.value.kind == "bad_model"
+    assert not loaded[0]._forward_hooks
+
+
+def test_score_that_is_not_a_number(loaded: tuple[Any, Any], echo: Task) -> None:
+    with pytest.raises(ActionFailed, match="score of echo is not a number"):
+        evaluate(loaded, dataclasses.replace(echo, metric="odd,none"))
+
+
+def test_only_empty_replies(loaded: tuple[Any, Any], echo: Task) -> None:
+    import copy
+
+    import torch
+
+    silent = copy.deepcopy(loaded[0])
+    ends = torch.zeros(silent.config.vocab_size)
+    ends[loaded[1].eos_token_id] = 1000.0
+    silent.lm_head.bias = torch.nn.Parameter(ends)
+    with pytest.raises(ActionFailed, match="empty reply to all 6 items") as failure:
+        evaluate((silent, loaded[1]), echo)
+    assert failure.value.kind == "bad_model"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "acc,none"}, "no metric 'acc,none'; it has: long,none"),
+        ({"task": "missing"}, "no lm-eval task 'missing'"),
+        ({"folder": "/no/such"}, "does not exist"),
+        ({"splits": {"search": "dev"}}, "which its dataset lacks"),
+        ({"splits": {"test": "test"}}, "does not say"),
+    ],
+)
+def test_user_faults(loaded: tuple[Any, Any], echo: Task, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate(loaded, dataclasses.replace(echo, **change))
+
+
+def test_likelihood_task(loaded: tuple[Any, Any], tmp_path: Path) -> None:
+    task = Task("smoke", "pico_repeat", "acc,none", folder="builtin", splits=SPLITS)
+    score, _ = evaluate(loaded, task, samples=tmp_path)
+    assert 0 <= score.value <= 1
+    assert len(lines(tmp_path / "smoke.jsonl")) > 0
+
+
+def test_evaluation_and_training_send_the_same_prompt(loaded: tuple[Any, Any], tmp_path: Path) -> None:
+    from lamdagent.tooluse import bfcl
+    from lamdagent.tooluse.prompt import messages
+
+    evaluate(loaded, BFCL, samples=tmp_path)
+    item = bfcl.items("search", calls=True)[0]
+    chat = messages(item.functions, item.question)
+    expected = loaded[1].apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert lines(tmp_path / "bfcl.jsonl")[0]["prompt"] == expected
+
+
+@pytest.mark.slow
+def test_tasks_run_with_the_command_line_of_lm_eval(pico_folder: str, tmp_path: Path) -> None:
+    tasks = Path(__file__).parents[1] / "lamdagent" / "evaluation" / "tasks"
+    command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={pico_folder}"]
+    command += ["--tasks", "bfcl,restraint,instructions", "--include_path", str(tasks), "--limit", "2"]
+    command += ["--apply_chat_template", "--device", "cpu", "--output_path", str(tmp_path)]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=offline, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    for metric in ("right_call", "no_call", "said_none", "followed"):
+        assert metric in result.stdout
+
+
+def test_fingerprint_follows_what_decides_the_score(echo: Task) -> None:
+    first = task_fingerprint(echo)
+    assert [path.name for path in task_files(echo)] == ["echo.yaml", "items.py"]
+    assert first == task_fingerprint(dataclasses.replace(echo, weight=3.0, low=0.2, name="other", fingerprint="x"))
+    others = [{"metric": "odd,none"}, {"limits": {"search": 2}}, {"options": {"num_fewshot": 1}}, {"splits": {}}]
+    assert first not in [task_fingerprint(dataclasses.replace(echo, **other)) for other in others]
+    (Path(echo.folder) / "unrelated.yaml").write_text("task: another\n")
+    assert first == task_fingerprint(echo)
+    (Path(echo.folder) / "items.py").write_text(ITEMS + "\n# changed\n")
+    assert first != task_fingerprint(echo)
+
+
+def test_fingerprint_needs_no_torch() -> None:
+    code = (
+        "import sys; from lamdagent.evaluation.fingerprint import task_fingerprint as f; "
+        "from lamdagent.evaluation.task import Task; f(Task('a', 'bfcl', 'm', folder='builtin')); "
+        "sys.exit('torch' in sys.modules or 'lm_eval' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_another_prompt_item_set_or_rule_is_another_version() -> None:
+    """Change `metadata.version` in the YAML together with this digest: old scores are then not compared with new."""
+    import hashlib
+
+    from lamdagent.tooluse import bfcl, constraints
+    from lamdagent.tooluse.prompt import messages
+
+    asked: list[Any] = [messages(i.functions, i.question) for c in (True, False) for i in bfcl.items("test", calls=c)]
+    asked += [task.prompt for task in constraints.writings("test")]
+    assert hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12] == "3554f919c82e"
