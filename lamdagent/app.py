@@ -89,10 +89,15 @@ def _conclude(plan: "Plan", result: "Result", journal: "Journal", executor: "Exe
         from lamdagent.champion import register
 
         view.say(register(result.champion, history, journal, executor, plan), "green")
+    from lamdagent.tracking.leaderboard import leaderboard_path
+
     uri = journal.store.uri
+    page = leaderboard_path(journal.store.experiment_id, journal.search_run_id)
     where = "" if uri == f"sqlite:///{os.getcwd()}/mlflow.db" else f" --backend-store-uri {uri}"
-    how = uri if uri.startswith("http") else f"mlflow ui{where}   and open http://127.0.0.1:5000"
-    view.say(f"look at it: {how}\n  experiment {journal.store.experiment}, search run {journal.search_run_id}")
+    if uri.startswith("http"):
+        view.say(f"look at it: {uri}/{page}")
+    else:
+        view.say(f"look at it: mlflow ui{where}\n  and open http://127.0.0.1:5000/{page}")
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -7,6 +7,10 @@ import os
 
 from mlflow.tracking.context.abstract_context import RunContextProvider
 
+# MLflow imports this module with itself, in every command and server. `mlflow ui` and `mlflow server` go on to import
+# litellm, which fetches a price list at its import and, without a network, can hang there for ever (litellm 1.106.2).
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
 VARIABLE = "LAMDAGENT_RUN_ID"
 """Set by the worker to the run id of the action that it runs; absent outside an action."""
 

@@ -49,7 +49,10 @@ class Journal:
             self.store.reopen_search(last.run_id)
             return len([r for r in records if r.search_run_id == last.run_id and _counts(r)])
         name = f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
-        self.search_run_id = self.store.start_search(search_id, name, self._params(), self.config_yaml, self._text())
+        tasks = [task.name for task in self.plan.tasks]
+        self.search_run_id = self.store.start_search(
+            search_id, name, self._params(), self.config_yaml, self._text(), tasks
+        )
         return 0
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] | str, reason: str) -> None:
