@@ -1,6 +1,7 @@
 """Runs of the store -> History. A pure function: the same runs always give the same history."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from lamdagent.trial import History, Status, Trial
 STATUS: Mapping[str, Status] = {"FINISHED": "finished", "RUNNING": "running", "SCHEDULED": "running"}
 RETRYABLE = ("lost_worker", "interrupted", "orphan", "no_space")
 """Failures that say nothing about the action: it may be chosen again."""
+MOST_LOST = 2
+"""Workers that one action may cost: after so many it is the action, not the machine."""
 
 
 def build_history(
@@ -44,11 +47,13 @@ def build_history(
 
 def tried_fingerprints(history: History) -> set[str]:
     """Fingerprints that must not be offered: finished, running somewhere, or failed for a reason of their own."""
-    return {
+    lost = Counter(t.action.fingerprint for t in history.failed if t.action and t.failure == "lost_worker")
+    own = {
         t.action.fingerprint
         for t in history.actions
         if t.action and not (t.status == "failed" and t.failure in RETRYABLE)
     }
+    return own | {fingerprint for fingerprint, times in lost.items() if times >= MOST_LOST}
 
 
 def _trial(record: RunRecord, parents: tuple[str, ...], action: Action | None, tasks: Sequence[Task]) -> Trial:

@@ -5,12 +5,15 @@ from collections.abc import Iterator, Sequence
 from lamdagent.enumeration import ActionSpace
 from lamdagent.evaluation.task import Task
 from lamdagent.pipeline import chain, figure, summary
+from lamdagent.selection.cleaning import one_line
 from lamdagent.trial import History, Trial
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text; good enough for a budget."""
 BEST, RECENT, FAILED = 8, 8, 5
 """Most lines of each section before the budget cuts."""
+LINE = 1500
+"""Most characters of a line, enough for the LLM's notes: text from a run changes its own line and no other."""
 
 
 def memory_text(history: History, space: ActionSpace, tasks: Sequence[Task], tokens: int) -> str:
@@ -20,7 +23,7 @@ def memory_text(history: History, space: ActionSpace, tasks: Sequence[Task], tok
     for title, lines in _sections(history, space, tasks):
         kept = []
         left -= len(title) + 5
-        for line in lines:
+        for line in (one_line(line, LINE) for line in lines):
             if len(line) + 3 > left:
                 break
             kept.append(f"- {line}")
@@ -61,7 +64,7 @@ def _champions(history: History, tasks: Sequence[Task]) -> Iterator[str]:
 
 def _failure(trial: Trial) -> str:
     what = trial.action.describe() if trial.action else trial.name
-    return f"{what}: {' '.join(trial.status_reason.split())[:200] or 'no reason is known'}"
+    return f"{one_line(what, 300)}: {one_line(trial.status_reason) or 'no reason is known'}"
 
 
 def _untried(history: History, space: ActionSpace) -> Iterator[str]:

@@ -213,7 +213,7 @@ class Store:
         orphans = [run.run_id for run in running if provably_dead(run.tags.get(schema.OWNER, ""))]
         for run_id in orphans:
             self.fail_run(
-                run_id, "The process that ran it is gone (killed, or the machine restarted).", kind="lost_worker"
+                run_id, "The process that ran it is gone (killed, or the machine restarted).", kind="orphan"
             )
         return orphans
 
