@@ -13,6 +13,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from lamdagent.errors import UserError
+from lamdagent.objects.offline import cache_folder
 from lamdagent.tracking.schema import MODEL_FOLDER, WEIGHTS
 
 
@@ -110,9 +111,7 @@ def _plain_layout(folder: Path) -> Path:
 
 def _fetched(client: MlflowClient, uri: str, name: str) -> Path:
     """Download `uri` into the user's cache, once; safe with several processes at once."""
-    from platformdirs import user_cache_path
-
-    cache = user_cache_path("lamdagent") / "models"
+    cache = cache_folder() / "models"
     target = cache / name
     if not target.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
