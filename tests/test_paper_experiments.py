@@ -297,6 +297,18 @@ def test_sources_that_cannot_be_had(hub: Path) -> None:
         load(str(hub / "gsm8k"), "main", "validation", ("question",))
 
 
+def test_no_hub_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    before = datasets.config.HF_HUB_OFFLINE
+    with pytest.raises(UserError, match="'nobody/nothing' does not give .*check the network") as caught:
+        load("nobody/nothing", "main", "train", ("question",))
+    assert "OfflineModeIsEnabled" in str(caught.value)  # no half minute of retries
+    assert datasets.config.HF_HUB_OFFLINE is before
+
+
 # --- evaluation, end to end
 
 
@@ -367,16 +379,63 @@ def test_tool_use_without_a_system_role(loaded: tuple[Any, Any], tooluse: Plan, 
     chat = fold(messages(item.functions, item.question))
     expected = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     assert lines[0]["prompt"] == expected and expected.count(SYSTEM) == 1
+    _, lines = samples(loaded, task(tooluse, name, limit=2), "test", tmp_path)
+    assert lines[0]["prompt"].count(SYSTEM) == 1 and "<|im_start|>system" not in lines[0]["prompt"]
 
 
-# --- training
+# --- training and merging
+
+
+@pytest.fixture(scope="session")
+def gemma(pico_folder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Gemma 2 of pico size: its own layers, its own idea of a chat."""
+    from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
+
+    folder = str(tmp_path_factory.mktemp("gemma"))
+    tokenizer = with_template(AutoTokenizer.from_pretrained(pico_folder), GEMMA_TEMPLATE)
+    small = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        sliding_window=64,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    Gemma2ForCausalLM(small).bfloat16().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "ties", "dare_ties"])
+def test_gemma_can_be_merged(gemma: str, method: str, tmp_path: Path) -> None:
+    import torch
+
+    from lamdagent.actions.context import Context
+    from lamdagent.actions.merging import merge
+
+    other, _ = Context(output=tmp_path).load(gemma)
+    before = other.model.layers[0].mlp.up_proj.weight.detach().clone()
+    with torch.no_grad():
+        other.model.layers[0].mlp.up_proj.weight.mul_(3)
+    other.save_pretrained(tmp_path / "other")
+    Context(output=tmp_path).tokenizer(gemma).save_pretrained(tmp_path / "other")
+    base = {"base": gemma} if "ties" in method else {}
+    made, _ = merge(Context(output=tmp_path / "out"), models=[gemma, str(tmp_path / "other")], method=method, **base)
+    after = made.model.layers[0].mlp.up_proj.weight
+    assert type(made).__name__ == "Gemma2ForCausalLM" and after.dtype == torch.bfloat16
+    assert not torch.equal(after, before) and not torch.equal(after, before * 3)
 
 
 @pytest.mark.parametrize(
     ("experiment", "dataset"), [("multiskill", "gsm8k"), ("tooluse", "calls"), ("tooluse", "pairs")]
 )
 def test_rows_train_the_kind_of_model_they_are_for(
-    pico_folder: str, experiment: str, dataset: str, tmp_path: Path, request: pytest.FixtureRequest
+    gemma: str, experiment: str, dataset: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Plain rows on a model without a chat template, folded ones on a template without a system role."""
     import shutil
@@ -386,10 +445,9 @@ def test_rows_train_the_kind_of_model_they_are_for(
     from lamdagent.actions.sft import sft
 
     made: Plan = request.getfixturevalue(experiment)
-    folder = shutil.copytree(pico_folder, tmp_path / "model")
-    (folder / "chat_template.jinja").unlink()
-    if experiment == "tooluse":
-        (folder / "chat_template.jinja").write_text(GEMMA_TEMPLATE)
+    folder = shutil.copytree(gemma, tmp_path / "model")
+    if experiment == "multiskill":
+        (folder / "chat_template.jinja").unlink()
     losses: list[float] = []
     context = Context(output=tmp_path / "out", report=lambda p: losses.append(p.metrics["loss"]))
     path = next(d.path for d in made.datasets if d.name == dataset)

@@ -1,7 +1,8 @@
 """Rows of a hub data set, or of a local folder that holds the same columns; and who sees which held-out item."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +23,39 @@ def load(source: str, subset: str | None, split: str, columns: Sequence[str]) ->
     local = Path(source).expanduser()
     given, name = (str(local), None) if local.is_dir() else (source, subset)
     try:
-        found = load_dataset(given, name, split=split)
+        with _cache_only(not local.is_dir() and _no_hub(source)):
+            found = load_dataset(given, name, split=split)
         return list(found.select_columns(list(columns)))
     except Exception as error:  # the hub's own, the file system's, the parsers': all mean that it cannot be had now
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         wanted = f"{source!r} does not give the columns {', '.join(columns)} of its split {split!r} ({reason})"
         raise UserError(f"{wanted}; check the network, or give a local folder as `source`") from None
+
+
+def _no_hub(source: str) -> bool:
+    import httpx
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().dataset_info(source, timeout=10)
+    except httpx.TransportError:
+        return True
+    except Exception:  # the hub has answered: load_dataset will say what it does not like
+        return False
+    return False
+
+
+@contextmanager
+def _cache_only(needed: bool) -> Iterator[None]:
+    """Use what was fetched before: without a hub, `datasets` would try for half a minute a file first."""
+    from datasets import config
+
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = before or needed
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
 
 
 def words(question: str) -> str:

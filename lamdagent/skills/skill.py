@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from lamdagent.skills.hub import Row, Rows, load, split_of, words
@@ -51,8 +52,11 @@ def turn(prompt: str, reply: str, plain: bool = False) -> Row:
     }
 
 
+@cache
 def evaluation(skill: Skill, source: str) -> dict[str, Any]:
     """The held-out items as `datasets.Dataset`s `search` and `test`, and the worked `examples` from the train split.
+
+    Read once per process: a hub that is down later costs nothing.
 
     Raises:
         UserError: the data set cannot be had.

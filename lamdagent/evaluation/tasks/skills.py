@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from lamdagent.skills import commonsense_qa as commonsense
@@ -34,6 +35,11 @@ def trivia_qa(source: str = trivia.SKILL.source, **_: Any) -> Any:
 
 def ifeval(source: str = "google/IFEval", **_: Any) -> Any:
     """IFEval's items, which are all in one split called train, in two halves."""
+    return _ifeval(source)
+
+
+@cache
+def _ifeval(source: str) -> Any:
     from datasets import Dataset
 
     rows = load(source, None, "train", IFEVAL)
