@@ -276,7 +276,9 @@ class Search:
         typical = _typical_s(history)
         by_trials = (limit - self.budget.trials + 1) * typical if limit and typical else float("inf")
         left = min(by_trials + self._reserve_s(history), self.budget.left_s)
-        return f"about {left / 60:.0f} min left" if 0 < left < float("inf") else ""
+        if not 0 < left < float("inf"):
+            return ""
+        return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
 
 
 def produced(action: Action, run_id: str) -> Model:

@@ -13,7 +13,6 @@ from lamdagent.execution.executor import Progress as Step
 from lamdagent.pipeline import chain, figure
 from lamdagent.trial import History, Trial
 
-
 LOG_WIDTH = 160
 """Columns of tables where the output is no terminal: a log has no edge."""
 

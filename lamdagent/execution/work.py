@@ -50,7 +50,7 @@ def make(
 ) -> Outcome:
     """Run an action's function on local `inputs`, save its model under `output`/model, score it on the search split.
 
-    While it runs, LAMDAGENT_RUN_ID names its run: what a trainer logs to MLflow by itself is nested there (mlflow_plugin).
+    While it runs, LAMDAGENT_RUN_ID names its run: mlflow_plugin nests there what a trainer logs to MLflow by itself.
     """
     import importlib
     import os

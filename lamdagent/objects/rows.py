@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import tempfile
@@ -55,9 +56,10 @@ def _call(name: str, settings: DatasetConfig) -> Sequence[Row]:
         wanted = f"datasets.{name}.function is {settings.function!r}, wanted module:function"
         raise UserError(f"{wanted} on the Python path ({error})") from None
     try:
-        return list(target(**settings.arguments))
+        inspect.signature(target).bind(**settings.arguments)
     except TypeError as error:
         raise UserError(f"datasets.{name}.arguments do not fit {settings.function}: {error}") from None
+    return list(target(**settings.arguments))
 
 
 def _read(name: str, settings: DatasetConfig) -> Sequence[Row]:
