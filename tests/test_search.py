@@ -296,6 +296,7 @@ class TestStops:
             assert reason in tag(run, "status_reason")
         finished = fingerprints(runs)
         assert len(finished) == len(set(finished)) == BUDGET
+        assert not list(stopped[-1].folder.rglob("staging"))
 
 
 FAULTS = ("+experiment=faults", "agent=random", "search.seed=3", "budget.trials=20")

@@ -39,7 +39,8 @@ class Journal:
         What dead processes of this host left open is closed first. A finished search of the same id stays as it is and
         a new run goes on from it.
         """
-        self.store.close_orphans()
+        for run_id in self.store.close_orphans():
+            self._discard(run_id)
         records = self.store.runs()
         searches = [r for r in records if r.kind == "search" and r.tags.get(schema.REFLECTION)]
         self.reflection = searches[-1].tags[schema.REFLECTION] if searches else ""
@@ -135,9 +136,7 @@ class Journal:
     def fail(self, run_id: str, failed: Failed) -> None:
         """Close a run as failed, with its reason."""
         self.store.fail_run(run_id, failed.reason, failed.details, failed.kind)
-        staged = self.staging(run_id)
-        if staged is not None:
-            shutil.rmtree(staged, ignore_errors=True)
+        self._discard(run_id)
 
     def tested(self, run_id: str, outcome: Outcome, plan: Plan, output: Path) -> None:
         """Add test scores to a finished run."""
@@ -170,6 +169,12 @@ class Journal:
         """A folder beside the run's artifacts, on their file system; None when they are on a server."""
         root = local_root(self.store.client.get_run(run_id).info.artifact_uri)
         return root.parent / "staging" if root else None
+
+    def _discard(self, run_id: str) -> None:
+        """What the worker of a failed run has left: half-written weights are gigabytes."""
+        staged = self.staging(run_id)
+        if staged is not None:
+            shutil.rmtree(staged, ignore_errors=True)
 
     def _tags(self, decision: Decision, plan: Plan) -> dict[str, str]:
         action = decision.action
