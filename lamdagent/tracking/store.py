@@ -212,9 +212,7 @@ class Store:
         running = scan(self.client, self.experiment_id, f"{OURS} AND status = 'RUNNING'")
         orphans = [run.run_id for run in running if provably_dead(run.tags.get(schema.OWNER, ""))]
         for run_id in orphans:
-            self.fail_run(
-                run_id, "The process that ran it is gone (killed, or the machine restarted).", kind="orphan"
-            )
+            self.fail_run(run_id, "The process that ran it is gone (killed, or the machine restarted).", kind="orphan")
         return orphans
 
     # Inside ------------------------------------------------------------------------------------------------------
