@@ -214,4 +214,4 @@ def test_another_prompt_item_set_or_rule_is_another_version() -> None:
 
     asked: list[Any] = [messages(i.functions, i.question) for c in (True, False) for i in bfcl.items("test", calls=c)]
     asked += [task.prompt for task in constraints.writings("test")]
-    assert hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12] == "9af6b4b88b16"
+    assert hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12] == "5eab8545adba"

@@ -6,6 +6,7 @@ import importlib.metadata
 import inspect
 import io
 import json
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,9 +158,9 @@ def _digest(files: Iterable[Path]) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     note.parent.mkdir(parents=True, exist_ok=True)
-    partial = note.with_suffix(".partial")
-    partial.write_text(total.hexdigest())
-    partial.replace(note)
+    with tempfile.NamedTemporaryFile("w", dir=note.parent, suffix=".partial", delete=False) as partial:
+        partial.write(total.hexdigest())
+    Path(partial.name).replace(note)  # another process may do the same at this moment
     return total.hexdigest()
 
 

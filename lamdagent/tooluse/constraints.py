@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import get_args
 
-from lamdagent.tooluse.bfcl import ItemSplit
+from lamdagent.tooluse.bfcl import SALT, ItemSplit
 
 TOPICS = " ".join(
     """
@@ -46,7 +46,7 @@ class Writing:
     @property
     def split(self) -> ItemSplit:
         """By a hash of the topic, 60/20/20: no split knows another one's topics."""
-        bucket = _digest(f"topic {self.topic}") % 5
+        bucket = _digest(f"topic {SALT} {self.topic}") % 5
         return "search" if bucket == 3 else "test" if bucket == 4 else "train"
 
     def followed(self, reply: str) -> bool:
