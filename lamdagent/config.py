@@ -55,11 +55,15 @@ class AgentConfig:
     """Who chooses."""
 
     kind: str = "auto"
-    """auto, llm, surrogate or random; auto = llm when `model` is set, else surrogate."""
+    """auto, hybrid, llm, surrogate, tpe or random; auto = hybrid when `model` is set, else surrogate."""
     model: str | None = None
     """LLM in litellm's form, such as openai/gpt-4o or ollama_chat/qwen3:4b."""
     api_base: str | None = None
     """Endpoint of a local or proxied LLM."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key; null = the provider's usual one. No setting holds the key itself."""
+    structured: str = "auto"
+    """A JSON schema in the request: auto (where litellm says that the model takes one), on or off."""
     temperature: float = 0.0
     timeout_s: float = 60.0
     """One request."""
@@ -75,6 +79,14 @@ class AgentConfig:
     """The paper's memory update by the LLM after each trial."""
     max_options: int = 40
     """Most options shown per slot."""
+    prompt_tokens: int = 8000
+    """Longest prompt; a longer one shows fewer options and less memory."""
+    max_tokens: int = 2000
+    """Longest reply, reasoning included."""
+    input_usd_per_million: float | None = None
+    """Price of a million prompt tokens, for models that litellm has no price of; budget.usd needs it there."""
+    output_usd_per_million: float | None = None
+    """The same for reply tokens."""
 
 
 @dataclass

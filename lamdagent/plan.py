@@ -18,7 +18,7 @@ from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source
 
-POLICIES = ("auto", "llm", "surrogate", "random")
+POLICIES = ("auto", "hybrid", "llm", "surrogate", "tpe", "random")
 EXECUTIONS = ("local", "inline")
 SLOT_KINDS = ("model", "models", *COLUMNS)
 ROLES = ("any", "initial", "produced")
@@ -69,9 +69,11 @@ def _ranges(config: Config) -> Iterator[str]:
         if not getattr(config, group):
             yield f"{group}: none given; pick some, such as +{wanted}=..., or a whole experiment: +experiment=tooluse"
     yield from _one_of("agent.kind", config.agent.kind, POLICIES)
+    yield from _one_of("agent.structured", config.agent.structured, ("auto", "on", "off"))
     yield from _one_of("execution.kind", config.execution.kind, EXECUTIONS)
-    if config.agent.kind == "llm" and not config.agent.model:
-        yield "agent.model: not given, but agent=llm needs one in litellm's form, such as agent.model=openai/gpt-4o"
+    if config.agent.kind in ("llm", "hybrid") and not config.agent.model:
+        wanted = "one in litellm's form, such as agent.model=openai/gpt-4o"
+        yield f"agent.model: not given, but agent={config.agent.kind} needs {wanted}"
     for key, value in dataclasses.asdict(config.budget).items():
         if value is not None and not value > 0:
             yield f"budget.{key}: got {value}, wanted more than 0, or null for no limit"
@@ -94,6 +96,8 @@ def _least(config: Config) -> Iterator[str]:
         "agent.corrections": (config.agent.corrections, 0),
         "agent.max_options": (config.agent.max_options, 2),
         "agent.timeout_s": (config.agent.timeout_s, 0.01),
+        "agent.prompt_tokens": (config.agent.prompt_tokens, 500),
+        "agent.max_tokens": (config.agent.max_tokens, 16),
     }
     for path, (value, least) in limits.items():
         if value is not None and value < least:

@@ -75,7 +75,7 @@ BROKEN = {
     "broken YAML": (["+dataset=torn", "--config-dir=."], "torn.yaml"),
     "unknown kind of policy": (
         ["agent.kind=oracle"],
-        "agent.kind: got 'oracle'; allowed: auto, llm, surrogate, random",
+        "agent.kind: got 'oracle'; allowed: auto, hybrid, llm, surrogate, tpe, random",
     ),
     "weights of nothing": (["tasks.repeat.weight=0", "tasks.spell.weight=0"], "the weights add up to nothing"),
     "value off its type": (["actions.sft_full.hyperparameters.steps=[1.5]"], "got 1.5 (float), wanted int"),

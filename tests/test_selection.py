@@ -2,9 +2,12 @@
 
 import pytest
 
+from lamdagent.landscape.controls import RandomLLM
+from lamdagent.selection.hybrid import HybridPolicy, shortlist
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.random import RandomPolicy
-from lamdagent.selection.surrogate import SurrogatePolicy, rank
+from lamdagent.selection.surrogate import SurrogatePolicy, predict, rank
+from lamdagent.selection.tpe import TPEPolicy
 from lamdagent.trial import History
 from tests.builders import DPO, SFT, TYPES, base_trial, history, pool, space, trial_of
 
@@ -89,3 +92,79 @@ class TestSurrogate(PolicyContract):
         ranking = rank(turn(past, 3), [SFT, DPO])
         assert ranking[0].action.type == "dpo"
         assert next(p for p in ranking if p.action.type == "sft").failure > 0.4
+
+    def test_a_dataset_that_fails_is_blamed_before_its_type(self):
+        sft = {(a.datasets[0].name, a.hyperparameters["lr"]): a for a in space().actions(SFT)}
+        bad = [sft["mixed", 0.001], sft["mixed", 0.002]]
+        good = trial_of(sft["calls", 0.001], 3, 0.3)
+        past = History((base_trial(), *(trial_of(a, n, None, "bad rows") for n, a in enumerate(bad, 1)), good))
+        asked = turn(past, 3)
+        produced = [a for a in asked.space.actions(SFT) if a.models[0].depth == 1]
+        risk = {p.action.datasets[0].name: p.failure for p in predict(asked, produced)}
+        assert risk["mixed"] > risk["calls"] + 0.05
+
+    def test_pending_actions_are_not_repeated_in_spirit(self):
+        """A batch spreads: what resembles a running action is less uncertain, and so less worth a try."""
+        past = history(5)
+        asked = turn(past, 5)
+        first = rank(asked, [SFT])[0].action
+        waiting = Turn(past, asked.space, 5, 0, pending=(first,))
+        alike = [a for a in asked.space.actions(SFT) if a.datasets == first.datasets and a != first]
+        before, after = predict(asked, alike), predict(waiting, alike)
+        assert all(b.std < a.std for a, b in zip(before, after, strict=True))
+
+
+class TestTPE(PolicyContract):
+    policy = TPEPolicy()
+
+    def test_what_scored_well_is_proposed_more_often(self):
+        """Twenty trials: calls good, mixed bad."""
+        past, models = [base_trial(0.2)], pool()
+        for number in range(1, 21):
+            offered = list(space(models, tried=[t.action.fingerprint for t in past[1:]]).actions(SFT))
+            action = offered[(7 * number) % len(offered)]
+            past.append(trial_of(action, number, 0.6 if action.datasets[0].name == "calls" else 0.1))
+            models.append(past[-1].model)
+        chosen = [self.policy(turn(History(tuple(past)), 20, seed, types=(SFT,))).action for seed in range(30)]
+        assert sum(action.datasets[0].name == "calls" for action in chosen) > 20
+
+    def test_failed_trials_count_as_the_worst(self):
+        past, models = [base_trial(0.2)], pool()
+        for number in range(1, 21):
+            offered = list(space(models, tried=[t.action.fingerprint for t in past[1:]]).actions(SFT))
+            action = offered[(7 * number) % len(offered)]
+            past.append(trial_of(action, number, 0.2 if action.datasets[0].name == "calls" else None, "oom"))
+            models += [past[-1].model] if past[-1].model else []
+        chosen = [self.policy(turn_of(past, models, seed)).action for seed in range(30)]
+        assert sum(action.datasets[0].name == "calls" for action in chosen) > 20
+
+    def test_pending_and_foreign_actions_are_taken(self):
+        past = history(12)
+        asked = turn(past, 12)
+        waiting = tuple(list(asked.space.actions(SFT))[:2])
+        assert self.policy(Turn(past, asked.space, 12, 0, pending=waiting)) is not None
+        assert self.policy(turn(past, 12, types=(DPO,))).action.type == "dpo"
+
+
+def turn_of(past, models, seed):
+    tried = {t.action.fingerprint for t in past[1:]}
+    return Turn(History(tuple(past)), space(models, tried=tried, types=(SFT,)), len(past), seed)
+
+
+class TestHybridWithAnLLMThatDraws(PolicyContract):
+    @property
+    def policy(self):
+        return HybridPolicy(RandomLLM(0), SurrogatePolicy())
+
+    def test_only_promising_actions_are_listed(self):
+        ranking, _ = SurrogatePolicy().ranking(turn(history(12), 13))
+        listed = shortlist(ranking)
+        assert 1 <= len(listed) <= 5
+        assert all(p.merit >= 0.5 * listed[0].merit for p in listed)
+
+
+def test_a_tried_type_is_not_needed_to_be_known_to_replay_a_choice():
+    """Two runs with one seed choose the same, whatever the policy."""
+    for policy in (RandomPolicy, SurrogatePolicy, TPEPolicy):
+        first, second = ([policy()(turn(history(n), n, seed=7)).action.fingerprint for n in range(8)] for _ in "ab")
+        assert first == second

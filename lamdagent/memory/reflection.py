@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from lamdagent.enumeration import ActionSpace
 from lamdagent.errors import LLMUnavailable
 from lamdagent.selection import prompting
+from lamdagent.selection.calls import LLM
 from lamdagent.selection.cleaning import as_data, one_line
-from lamdagent.selection.client import Client
 from lamdagent.selection.prompting import LLMSettings
 from lamdagent.trial import History, Trial
 
@@ -14,7 +14,7 @@ BEST, RECENT, FAILED = 10, 10, 5
 """How many trials of each sort are told; the notes so far stand for the rest."""
 
 
-def reflect(client: Client, history: History, old: str, space: ActionSpace, settings: LLMSettings | None = None) -> str:
+def reflect(client: LLM, history: History, old: str, space: ActionSpace, settings: LLMSettings | None = None) -> str:
     """New notes: what was learnt, what is promising and unexplored. Cleaned, on one line, cut to the settings' length.
 
     Never raises for the LLM: `old` is kept when it is silent or says nothing.

@@ -1,7 +1,9 @@
 """The memory text: what the agent reads before it chooses (paper, step 4); of bounded length."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from lamdagent.actions.action import Action
 from lamdagent.enumeration import ActionSpace
 from lamdagent.evaluation.task import Task
 from lamdagent.pipeline import chain, figure, summary
@@ -10,7 +12,7 @@ from lamdagent.trial import History, Trial
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text; good enough for a budget."""
-BEST, RECENT, FAILED = 8, 8, 5
+BEST, RECENT, FAILED, UNTRIED = 8, 8, 5, 12
 """Most lines of each section before the budget cuts."""
 LINE = 1500
 """Most characters of a line, enough for the LLM's notes: text from a run changes its own line and no other."""
@@ -68,11 +70,24 @@ def _failure(trial: Trial) -> str:
 
 
 def _untried(history: History, space: ActionSpace) -> Iterator[str]:
-    types = {t.action.type for t in history.actions if t.action}
-    data = {d.name for t in history.actions if t.action for d in t.action.datasets}
-    for action_type in space.types:
-        if action_type.name not in types:
-            yield f"action type {action_type.name}"
-    for dataset in space.datasets:
-        if dataset.name not in data:
-            yield f"dataset {dataset.name}"
+    """Types and datasets that nobody has tried; of tried types the datasets and values not tried with them."""
+    tried = {key for t in history.actions if t.action for key in _parts(t.action)}
+    used = {d.name for t in history.actions if t.action for d in t.action.datasets}
+    found = [f"action type {t.name}" for t in space.types if (t.name,) not in tried]
+    found += [f"dataset {d.name}" for d in space.datasets if d.name not in used]
+    for action_type in (t for t in space.types if (t.name,) in tried):
+        kinds = {slot.kind for slot in action_type.slots}
+        fitting = [d.name for d in space.datasets if d.kind in kinds and d.name in used]
+        found += [f"{action_type.name} on {name}" for name in fitting if (action_type.name, name) not in tried]
+        for key in action_type.choices:
+            left = [v for v in action_type.grid[key] if (action_type.name, key, v) not in tried]
+            found += [f"{action_type.name} with {key}={value}" for value in left]
+    yield from found[:UNTRIED]
+    if len(found) > UNTRIED:
+        yield f"and {len(found) - UNTRIED} more such combinations"
+
+
+def _parts(action: Action) -> Iterator[tuple[Any, ...]]:
+    yield (action.type,)
+    yield from ((action.type, dataset.name) for dataset in action.datasets)
+    yield from ((action.type, key, action.hyperparameters[key]) for key in action.choices)

@@ -12,6 +12,7 @@ from lamdagent.selection.policy import Policy
 from lamdagent.selection.prompting import LLMSettings
 from lamdagent.selection.random import RandomPolicy
 from lamdagent.selection.surrogate import SurrogatePolicy
+from lamdagent.selection.tpe import TPEPolicy
 from lamdagent.trial import History
 
 
@@ -40,17 +41,19 @@ class Agent:
 
 
 def make_agent(config: Config, tasks: tuple[Task, ...], trace: Trace | None = None) -> Agent:
-    """`auto` is the LLM when a model is named, the surrogate otherwise."""
+    """`auto` is the hybrid when an LLM is named, the surrogate otherwise."""
     settings = config.agent
     kind = settings.kind
     if kind == "auto":
-        kind = "llm" if settings.model else "surrogate"
+        kind = "hybrid" if settings.model else "surrogate"
     if kind == "random":
         return Agent(RandomPolicy(), "random draws choose (agent=random)")
     if kind == "surrogate":
         hint = "; agent.model=<LLM> lets an LLM choose" if settings.kind == "auto" else ""
         return Agent(SurrogatePolicy(), f"the built-in surrogate chooses, no LLM is asked{hint}")
-    return _llm_agent(config, tasks, trace)
+    if kind == "tpe":
+        return Agent(TPEPolicy(), "the tree-structured Parzen estimator of Optuna chooses (agent=tpe)")
+    return _llm_agent(config, kind, tasks, trace)
 
 
 def llm_settings(config: Config, tasks: tuple[Task, ...]) -> LLMSettings:
@@ -61,6 +64,7 @@ def llm_settings(config: Config, tasks: tuple[Task, ...]) -> LLMSettings:
         debias=agent.debias,
         corrections=agent.corrections,
         max_options=agent.max_options,
+        prompt_tokens=agent.prompt_tokens,
         reflection=agent.reflection,
         goal="\n".join(f"- {t.name}: weight {t.weight:g}, {_direction(t)}" for t in tasks),
     )
@@ -70,8 +74,9 @@ def _direction(task: Task) -> str:
     return f"{task.metric}, {'higher' if task.higher_is_better else 'lower'} is better, {task.low:g} to {task.high:g}"
 
 
-def _llm_agent(config: Config, tasks: tuple[Task, ...], trace: Trace | None) -> Agent:
+def _llm_agent(config: Config, kind: str, tasks: tuple[Task, ...], trace: Trace | None) -> Agent:
     from lamdagent.memory.reflection import reflect
+    from lamdagent.selection.hybrid import HybridPolicy
     from lamdagent.selection.llm import LLMPolicy
 
     agent = config.agent
@@ -82,7 +87,12 @@ def _llm_agent(config: Config, tasks: tuple[Task, ...], trace: Trace | None) -> 
         temperature=agent.temperature,
         timeout_s=agent.timeout_s,
         attempts=agent.retries + 1,
+        api_key_env=agent.api_key_env or "",
+        structured=agent.structured,  # type: ignore[arg-type]  # checked by plan.py
+        max_tokens=agent.max_tokens,
         usd_limit=config.budget.usd,
+        input_usd_per_million=agent.input_usd_per_million,
+        output_usd_per_million=agent.output_usd_per_million,
     )
     client = Client(given, trace) if trace else Client(given)
 
@@ -91,5 +101,10 @@ def _llm_agent(config: Config, tasks: tuple[Task, ...], trace: Trace | None) -> 
         text = reflect(client, history, old, space, settings)
         return Notes(text, client.usage.usd - usd, tuple(client.usage.traces[calls:]))
 
+    surrogate = SurrogatePolicy()
+    policy: Policy = LLMPolicy(client, surrogate, settings)
     name = f"{agent.model} chooses, the surrogate where it fails"
-    return Agent(LLMPolicy(client, SurrogatePolicy(), settings), name, update if agent.reflection else None)
+    if kind == "hybrid":
+        policy = HybridPolicy(client, surrogate, settings)
+        name = f"{agent.model} chooses from the surrogate's shortlist or overrules it"
+    return Agent(policy, name, update if agent.reflection else None)

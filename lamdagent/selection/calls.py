@@ -52,3 +52,18 @@ class Usage:
     """Calls whose price nobody knows: a USD limit does not see them."""
     traces: list[str] = field(default_factory=list)
     """Trace ids of every call, the failed ones included."""
+
+
+class LLM(Protocol):
+    """Whom the policies ask: `client.Client`, or one of the controls in landscape/controls.py."""
+
+    usage: Usage
+    """Grows with every call."""
+
+    def ask(self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None) -> str:
+        """The reply; raises `LLMUnavailable` when there is none."""
+        ...
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of `messages`."""
+        ...

@@ -89,6 +89,10 @@ class Client:
         self._failures = 0
         return reply
 
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of `messages`: by the model's own tokenizer where litellm ships it, by OpenAI's elsewhere."""
+        return int(wire.litellm().token_counter(model=self.settings.model, messages=list(messages)))
+
     def _attempts(self) -> int:
         if not self.down:
             return self.settings.attempts

@@ -6,6 +6,7 @@ from typing import Any
 from lamdagent.actions.action import ActionType
 
 TYPE_FORM = '{"reason": "<one or two sentences>", "type": <number from the list>}'
+CHOICE_FORM = '{"reason": "<one or two sentences>", "choice": <number from the list>}'
 
 
 def open_grid(action_type: ActionType) -> dict[str, tuple[Any, ...]]:
@@ -24,6 +25,11 @@ def object_form(action_type: ActionType) -> str:
 def type_schema(count: int) -> dict[str, Any]:
     """JSON schema of the first answer, for `count` options."""
     return _schema({"type": {"type": "integer", "enum": list(range(1, count + 1))}})
+
+
+def choice_schema(count: int) -> dict[str, Any]:
+    """JSON schema of a pick from a shortlist of `count`; 0 = none of them."""
+    return _schema({"choice": {"type": "integer", "enum": list(range(count + 1))}})
 
 
 def object_schema(action_type: ActionType, counts: Mapping[str, int]) -> dict[str, Any]:

@@ -1,37 +1,23 @@
 """The paper's policy: the agent LLM names an action type, then all its objects (paper, section 3.2)."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar, Slot
 from lamdagent.errors import IllegalAction, LLMUnavailable
 from lamdagent.selection import forms, prompting, replies
-from lamdagent.selection.calls import Message
+from lamdagent.selection.calls import LLM
 from lamdagent.selection.cleaning import one_line
-from lamdagent.selection.client import Client
+from lamdagent.selection.conversation import Question, Talk
 from lamdagent.selection.policy import Decision, Policy, Turn
 from lamdagent.selection.prompting import LLMSettings
-
-T = TypeVar("T")
-
-
-@dataclass
-class Talk:
-    """What was said in one turn."""
-
-    traces_before: int
-    usd_before: float
-    calls: list[dict[str, str]] = field(default_factory=list)
-    """Each with `call` (type or objects), `reply` (cut) and, when unusable, `fault`."""
-    offered: list[str] = field(default_factory=list)
 
 
 class LLMPolicy:
     """Asks the LLM; corrects it a few times; lets `fallback` decide when it stays unusable or silent."""
 
-    def __init__(self, client: Client, fallback: Policy, settings: LLMSettings | None = None) -> None:
+    def __init__(self, client: LLM, fallback: Policy, settings: LLMSettings | None = None) -> None:
         """`fallback` must not need an LLM."""
         self.client = client
         self.fallback = fallback
@@ -42,13 +28,23 @@ class LLMPolicy:
         types = turn.space.available()
         if not types:
             return None
-        talk = Talk(len(self.client.usage.traces), self.client.usage.usd)
+        talk = Talk(self.client, self.settings.corrections)
         try:
-            action_type, why = self._type(turn, types, talk)
-            action, reason = self._objects(turn, action_type, talk)
+            action, reason = self.choose(turn, talk)
         except (LLMUnavailable, IllegalAction) as fault:
-            return self._fall_back(turn, talk, str(fault))
-        return Decision(action, "llm", reason or why, **self._record(talk), details={"llm": talk.calls})
+            return fall_back(self.fallback(turn), talk, str(fault))
+        return Decision(action, "llm", reason, **talk.record(), details={"llm": talk.calls})
+
+    def choose(self, turn: Turn, talk: Talk) -> tuple[Action, str]:
+        """The two questions: an action and its reason.
+
+        Raises:
+            IllegalAction: an answer stays unusable.
+            LLMUnavailable: there is no answer.
+        """
+        action_type, why = self._type(turn, turn.space.available(), talk)
+        action, reason = self._objects(turn, action_type, talk)
+        return action, reason or why
 
     def _type(self, turn: Turn, types: Sequence[ActionType], talk: Talk) -> tuple[ActionType, str]:
         names = [t.name for t in types]
@@ -61,17 +57,19 @@ class LLMPolicy:
                 value = replies.only_number(text) if not fields else None
             if value is None:
                 raise IllegalAction('the answer is no JSON object with the key "type"')
-            return types[replies.choose(names, value)], _reason(fields)
+            return types[replies.choose(names, value)], reason_of(fields)
 
-        messages = prompting.type_messages(turn, self.settings)
+        messages, _ = prompting.fitted(lambda s: prompting.type_messages(turn, s), self.settings, self.client.count)
         offered = "The types are: " + ", ".join(f"{i}. {one_line(name)}" for i, name in enumerate(names, 1))
-        ask = _Ask("type", messages, forms.type_schema(len(names)), offered, forms.TYPE_FORM)
-        return self._converse(ask, read, talk)
+        return talk.ask(Question("type", messages, forms.type_schema(len(names)), offered, forms.TYPE_FORM), read)
 
     def _objects(self, turn: Turn, action_type: ActionType, talk: Talk) -> tuple[Action, str]:
         options = turn.space.options(action_type)
-        lists = {s.name: _numbered(options[s.name], turn, self.settings) for s in action_type.slots}
-        counts = {name: min(len(things), self.settings.max_options) for name, things in lists.items()}
+        messages, settings = prompting.fitted(
+            lambda s: prompting.object_messages(turn, action_type, s), self.settings, self.client.count
+        )
+        lists = {s.name: _numbered(options[s.name], turn, settings) for s in action_type.slots}
+        counts = {name: min(len(things), settings.max_options) for name, things in lists.items()}
         talk.offered += [f"{slot}: {thing.name}" for slot, things in lists.items() for thing in things[: counts[slot]]]
 
         def read(text: str) -> tuple[Action, str]:
@@ -80,61 +78,24 @@ class LLMPolicy:
                 raise IllegalAction("the answer holds no complete JSON object")
             objects = {s.name: _pick(s, lists[s.name], counts[s.name], fields) for s in action_type.slots}
             values = {key: _value(key, allowed, fields) for key, allowed in forms.open_grid(action_type).items()}
-            return turn.space.make(action_type.name, objects, values), _reason(fields)
+            return turn.space.make(action_type.name, objects, values), reason_of(fields)
 
-        messages = prompting.object_messages(turn, action_type, self.settings)
         schema = forms.object_schema(action_type, counts)
         offered = "The numbered lists and values above are all that there is to choose from."
-        return self._converse(_Ask("objects", messages, schema, offered, forms.object_form(action_type)), read, talk)
-
-    def _converse(self, ask: "_Ask", read: Callable[[str], T], talk: Talk) -> T:
-        """Ask until `read` takes the answer, telling each time what was wrong; raises its last fault."""
-        messages = list(ask.messages)
-        for left in range(self.settings.corrections, -1, -1):
-            reply = self.client.ask(messages, ask.schema)
-            said = one_line(reply, 2000)
-            talk.calls.append({"call": ask.name, "reply": said})
-            try:
-                return read(reply)
-            except IllegalAction as fault:
-                talk.calls[-1]["fault"] = one_line(fault, 500)
-                if left == 0:
-                    raise
-            correction = prompting.filled(
-                "correction", fault=talk.calls[-1]["fault"], offered=ask.offered, form=ask.form
-            )
-            messages = [*ask.messages, _message("assistant", said or "(empty)"), _message("user", correction)]
-        raise AssertionError("unreachable: the last round returns or raises")
-
-    def _fall_back(self, turn: Turn, talk: Talk, fault: str) -> Decision | None:
-        decision = self.fallback(turn)
-        if decision is None:
-            return None
-        note = one_line(f"the LLM gave no usable choice ({fault})", 400)
-        return dataclasses.replace(
-            decision,
-            reason=f"{decision.reason} [fallback: {note}]",
-            details={**decision.details, "llm": talk.calls, "fallback": note},
-            **self._record(talk, decision.offered),
-        )
-
-    def _record(self, talk: Talk, offered: Sequence[str] = ()) -> dict[str, Any]:
-        cut = tuple(one_line(line) for line in (offered or talk.offered)[:100])
-        traces = tuple(self.client.usage.traces[talk.traces_before :])
-        usd = self.client.usage.usd - talk.usd_before
-        version = prompting.prompt_version()
-        return {"prompt_version": version, "offered": cut, "traces": traces, "cost_usd": usd}
+        return talk.ask(Question("objects", messages, schema, offered, forms.object_form(action_type)), read)
 
 
-@dataclass(frozen=True)
-class _Ask:
-    """One of the two questions."""
-
-    name: str
-    messages: list[Message]
-    schema: dict[str, Any]
-    offered: str
-    form: str
+def fall_back(decision: Decision | None, talk: Talk, fault: str) -> Decision | None:
+    """`decision` of a policy without an LLM, with why it had to step in and what was said before."""
+    if decision is None:
+        return None
+    note = one_line(f"the LLM gave no usable choice ({fault})", 400)
+    return dataclasses.replace(
+        decision,
+        reason=f"{decision.reason} [fallback: {note}]",
+        details={**decision.details, "llm": talk.calls, "fallback": note},
+        **talk.record(decision.offered),
+    )
 
 
 def _numbered(options: Sequence[Any], turn: Turn, settings: LLMSettings) -> list[Any]:
@@ -170,9 +131,6 @@ def _first(fields: Mapping[str, Any], *keys: str) -> Any:
     return next((fields[key] for key in keys if fields.get(key) is not None), None)
 
 
-def _reason(fields: Mapping[str, Any]) -> str:
+def reason_of(fields: Mapping[str, Any]) -> str:
+    """The reason in an answer, cleaned."""
     return one_line(fields.get("reason") or "", 500)
-
-
-def _message(role: str, content: str) -> Message:
-    return {"role": role, "content": content}

@@ -1,9 +1,10 @@
 """The prompts of the two selection calls (paper, section 3.2), pure functions of a turn; also what `dry_run` prints."""
 
+import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -33,6 +34,8 @@ class LLMSettings:
     """How often an unusable answer is sent back, per call."""
     max_options: int = 40
     """Longest numbered list; the number left out is said."""
+    prompt_tokens: int = 8_000
+    """Longest prompt; a longer one shows fewer options and less memory."""
     memory_chars: int = 24_000
     """Most of the memory text that is shown."""
     description_chars: int = 200
@@ -65,6 +68,30 @@ def object_messages(turn: Turn, action_type: ActionType, settings: LLMSettings) 
     description = quoted(action_type.description, settings.description_chars)
     fields = {"type": one_line(action_type.name), "description": description, "form": object_form(action_type)}
     return _messages("objects", turn, settings, slots="\n\n".join(parts), **fields)
+
+
+def shortlist_messages(turn: Turn, lines: Sequence[str], settings: LLMSettings) -> list[Message]:
+    """The question of the hybrid: which of the numbered `lines`, or none of them."""
+    return _messages("shortlist", turn, settings, shortlist="\n".join(lines))
+
+
+def fitted(
+    build: Callable[[LLMSettings], list[Message]], settings: LLMSettings, count: Callable[[Sequence[Message]], int]
+) -> tuple[list[Message], LLMSettings]:
+    """The messages that `build` makes, within `settings.prompt_tokens` by `count`, and the settings that made them.
+
+    Options, memory and descriptions are shortened by a third until it fits or 5 options are left.
+    """
+    while True:
+        messages = build(settings)
+        if count(messages) <= settings.prompt_tokens or (settings.max_options <= 5 and settings.memory_chars <= 1000):
+            return messages, settings
+        settings = dataclasses.replace(
+            settings,
+            max_options=max(5, settings.max_options * 2 // 3),
+            memory_chars=max(1000, settings.memory_chars * 2 // 3),
+            description_chars=max(40, settings.description_chars * 2 // 3),
+        )
 
 
 def shown(options: Sequence[Thing], history: History, limit: int) -> list[Thing]:

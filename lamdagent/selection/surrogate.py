@@ -5,22 +5,23 @@ The pick is the highest expected improvement over the best score so far, times t
 """
 
 import math
-import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType
-from lamdagent.selection.features import Featurizer
+from lamdagent.selection.candidates import candidates, telling
+from lamdagent.selection.features import Features, Featurizer
 from lamdagent.selection.policy import Decision, Turn
-from lamdagent.trial import History
+from lamdagent.trial import Trial
 
-CANDIDATES = 500
-"""Most actions ranked per type; a larger space is sampled."""
 LENGTH_SCALE = 2.0
 """In feature units: about the distance between two actions that differ in type and dataset."""
 LEAST_SPREAD = 0.05
 """Prior standard deviation of gains when the few seen ones are nearly equal."""
+PRIOR_FAILURE, PRIOR_WEIGHT = 0.05, 4
+"""Every group of actions starts as if so many trials had been seen, so many of them failed."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Prediction:
     """Expected improvement over the best so far, times the chance of success."""
 
     def describe(self) -> str:
-        """One line for people."""
-        return f"{self.action.describe()}: expected {self.mean:.3f} +- {self.std:.3f}"
+        """One line for people and prompts."""
+        risk = f", risk of failure {self.failure:.0%}" if self.failure > 0.2 else ""
+        return f"{self.action.describe()}: expected {self.mean:.3f} +- {self.std:.3f}{risk}"
 
 
 class SurrogatePolicy:
@@ -46,71 +48,68 @@ class SurrogatePolicy:
 
     def __call__(self, turn: Turn) -> Decision | None:
         """The most promising action; the first declared one as long as nothing is known."""
-        types = turn.space.available()
-        if not types:
-            return None
-        used = {t.action.type for t in turn.history.actions if t.action} | {a.type for a in turn.pending}
-        fresh = [t for t in types if t.name not in used]
-        exploring = bool(fresh) and turn.number % 2 == 0
-        ranking = rank(turn, fresh[:1] if exploring else types)
+        ranking, why = self.ranking(turn)
         if not ranking:
             return None
         best = ranking[0]
-        why = f"first try of {best.action.type}; " if exploring else ""
-        risk = f", risk of failure {best.failure:.0%}" if best.failure > 0.2 else ""
         known = len([t for t in turn.history.actions if t.score])
+        risk = f", risk of failure {best.failure:.0%}" if best.failure > 0.2 else ""
         text = f"{why}expected score {best.mean:.3f} +- {best.std:.3f} from {known} scored actions{risk}"
         return Decision(best.action, "surrogate", text, offered=tuple(p.describe() for p in ranking[:10]))
+
+    def ranking(self, turn: Turn) -> tuple[list[Prediction], str]:
+        """What it would choose from, the best first, and what sets this turn apart; empty when nothing is left."""
+        types = turn.space.available()
+        used = {t.action.type for t in turn.history.actions if t.action} | {a.type for a in turn.pending}
+        fresh = [t for t in types if t.name not in used]
+        if fresh and turn.number % 2 == 0:
+            return rank(turn, fresh[:1]), f"first try of {fresh[0].name}; "
+        return rank(turn, types), ""
 
 
 def rank(turn: Turn, types: Sequence[ActionType]) -> list[Prediction]:
     """Candidates of `types`, the most promising first; equals keep the declared order."""
-    candidates = _candidates(turn, types)
-    if not candidates:
+    return sorted(predict(turn, candidates(turn, types)), key=lambda p: -p.merit)
+
+
+def predict(turn: Turn, actions: Sequence[Action]) -> list[Prediction]:
+    """What to expect of each of `actions`, with the pending ones taken for done as expected."""
+    if not actions:
         return []
-    means, stds = _predict(turn.history, candidates)
+    ended = telling(turn.history)
+    means, stds = _scores(turn, ended, actions)
+    risk = _Risk(ended)
     scored = turn.history.scored
     best = scored[0].score.value if scored and scored[0].score else 0.0
     predictions = []
-    for action, mean, std in zip(candidates, means, stds, strict=True):
-        failure = _failure_rate(turn.history, action)
+    for action, mean, std in zip(actions, means, stds, strict=True):
+        failure = risk(action)
         merit = (1 - failure) * _expected_improvement(mean, std, best)
         predictions.append(Prediction(action, mean, std, failure, merit))
-    return sorted(predictions, key=lambda p: -p.merit)
+    return predictions
 
 
-def _candidates(turn: Turn, types: Sequence[ActionType]) -> list[Action]:
-    rng = random.Random(f"surrogate:{turn.seed}:{turn.number}")
-    found: dict[str, Action] = {}
-    for action_type in types:
-        if turn.space.size(action_type) <= CANDIDATES:
-            found |= {action.fingerprint: action for action in turn.space.actions(action_type)}
-            continue
-        for _ in range(CANDIDATES):
-            action = turn.space.sample(action_type, rng)
-            if action is None:
-                break
-            found[action.fingerprint] = action
-    return list(found.values())
-
-
-def _predict(history: History, candidates: Sequence[Action]) -> tuple[list[float], list[float]]:
-    """Means and standard deviations of the candidates' scores."""
-    featurize = Featurizer(history)
-    parents = [featurize.parent_score(action) for action in candidates]
-    seen = [trial for trial in history.actions if trial.score and trial.action and trial.action.models]
+def _scores(turn: Turn, ended: Sequence[Trial], actions: Sequence[Action]) -> tuple[list[float], list[float]]:
+    """Means and standard deviations of the actions' scores."""
+    featurize = Featurizer(turn.history)
+    parents = [featurize.parent_score(action) for action in actions]
+    seen = [(t.action, t.score) for t in ended if t.score and t.action]
     if not seen:
-        return parents, [1.0] * len(candidates)
-    gains = [t.score.value - featurize.parent_score(t.action) for t in seen if t.score and t.action]
-    noise = [max(t.score.stderr, 0.01) ** 2 for t in seen if t.score]
-    means, stds = _regress(
-        [featurize(t.action) for t in seen if t.action], gains, noise, [featurize(a) for a in candidates]
-    )
+        return parents, [1.0] * len(actions)
+    known = [featurize(action) for action, _ in seen]
+    gains = [score.value - featurize.parent_score(action) for action, score in seen]
+    noise = [max(score.stderr, 0.01) ** 2 for _, score in seen]
+    asked = [featurize(action) for action in actions]
+    if turn.pending:  # the "kriging believer" (Ginsbourger et al. 2010): a batch spreads instead of repeating itself
+        waiting = [featurize(action) for action in turn.pending]
+        believed, _ = _regress(known, gains, noise, waiting)
+        known, gains, noise = known + waiting, gains + believed, noise + [0.01**2] * len(waiting)
+    means, stds = _regress(known, gains, noise, asked)
     return [p + m for p, m in zip(parents, means, strict=True)], stds
 
 
 def _regress(
-    known: Sequence[dict[str, float]], gains: Sequence[float], noise: Sequence[float], asked: Sequence[dict[str, float]]
+    known: Sequence[Features], gains: Sequence[float], noise: Sequence[float], asked: Sequence[Features]
 ) -> tuple[list[float], list[float]]:
     import numpy as np
     from sklearn.feature_extraction import DictVectorizer
@@ -127,10 +126,29 @@ def _regress(
     return [float(m) + centre for m in means], [float(s) for s in stds]
 
 
-def _failure_rate(history: History, action: Action) -> float:
-    """Share of failed trials of this type, drawn towards 5 % while few are known."""
-    same = [t for t in history.actions if t.action and t.action.type == action.type and t.status != "running"]
-    return (0.2 + sum(t.status == "failed" for t in same)) / (4 + len(same))
+class _Risk:
+    """Chance that an action fails: the worst record among the groups that it belongs to, each drawn towards 5 %."""
+
+    def __init__(self, ended: Sequence[Trial]) -> None:
+        self._tried: dict[Hashable, int] = defaultdict(int)
+        self._failed: dict[Hashable, int] = defaultdict(int)
+        for trial in ended:
+            for group in _groups(trial.action) if trial.action else ():
+                self._tried[group] += 1
+                self._failed[group] += trial.status == "failed"
+
+    def __call__(self, action: Action) -> float:
+        return max(
+            (PRIOR_FAILURE * PRIOR_WEIGHT + self._failed.get(group, 0)) / (PRIOR_WEIGHT + self._tried.get(group, 0))
+            for group in _groups(action)
+        )
+
+
+def _groups(action: Action) -> Iterator[Hashable]:
+    """What may be to blame for a failure: the type, or one of its values or datasets with it."""
+    yield action.type
+    yield from ((action.type, key, action.hyperparameters[key]) for key in action.choices)
+    yield from ((action.type, dataset.fingerprint) for dataset in action.datasets)
 
 
 def _expected_improvement(mean: float, std: float, best: float) -> float:

@@ -20,6 +20,7 @@ def litellm() -> Any:
     import litellm
 
     litellm.suppress_debug_info = True
+    litellm.disable_hf_tokenizer_download = True  # counting tokens must not wait for a hub
     logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)
     return litellm
 
