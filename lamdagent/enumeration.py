@@ -78,6 +78,7 @@ class ActionSpace:
         self.tried = frozenset(tried)
         self.seed = seed
         self.data_fraction = data_fraction
+        self._families_of: dict[str, list[dict[str, list[Any]]]] = {}
 
     def available(self) -> list[ActionType]:
         """Types with at least one legal untried action, in declared order."""
@@ -155,6 +156,11 @@ class ActionSpace:
 
     def _families(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
         """Groups of objects within which every choice is legal: merged models must fit together (and their base)."""
+        if action_type.name not in self._families_of:  # a sample of a large pool asks hundreds of times
+            self._families_of[action_type.name] = self._grouped(action_type)
+        return self._families_of[action_type.name]
+
+    def _grouped(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
         merges = any(slot.kind == "models" for slot in action_type.slots)
         rebased = merges and any(slot.kind == "model" for slot in action_type.slots)
         groups: dict[tuple[Any, ...], list[Model]] = {}
@@ -218,7 +224,7 @@ def _picks(slot: Slot, things: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
 def _draw(slot: Slot, things: Sequence[Any], rng: random.Random) -> list[Any]:
     sizes = range(slot.minimum, slot.maximum + 1)
     k = rng.choices(sizes, [math.comb(len(things), size) for size in sizes])[0]
-    return rng.sample(list(things), k)
+    return rng.sample(things, k)
 
 
 def _grid(action_type: ActionType, objects: Objects) -> Iterator[dict[str, Scalar]]:
