@@ -61,12 +61,17 @@ class Setting:
     goal: float
     llm: str
     api_base: str
+    max_tokens: int
 
 
 def make(name: str, seed: int, landscape: Landscape, setting: Setting) -> Policy:
     """A fresh policy; `llm:plain` is the LLM without exploration and debias directives."""
     surrogate = SurrogatePolicy()
-    client = Client(ClientSettings(setting.llm, setting.api_base)) if name in NEED_LLM else None
+    client = (
+        Client(ClientSettings(setting.llm, setting.api_base, max_tokens=setting.max_tokens))
+        if name in NEED_LLM
+        else None
+    )
     directives = LLMSettings(goal="a high score on every task")
     makers: dict[str, Callable[[], Policy]] = {
         "random": RandomPolicy,
@@ -200,13 +205,14 @@ def main() -> None:
     parser.add_argument("--goal", type=float, default=0.95, help="share of the best score (default: %(default)s)")
     parser.add_argument("--llm", default="", help="an LLM in litellm's form, for the policies hybrid, llm, llm:plain")
     parser.add_argument("--api-base", default="")
+    parser.add_argument("--max-tokens", type=int, default=2000, help="of a reply of the LLM (default: %(default)s)")
     parser.add_argument("--plot", type=Path, help="PNG to write")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     if not given.llm and set(given.policies) & set(NEED_LLM):
         parser.error("hybrid, llm and llm:plain ask an LLM: name one with --llm")
     _, landscapes = load(given.landscape)
-    setting = Setting(given.landscape, given.trials, given.goal, given.llm, given.api_base)
+    setting = Setting(given.landscape, given.trials, given.goal, given.llm, given.api_base, given.max_tokens)
     merges = tuple(t.name for t in landscapes[0].types if any(s.kind == "models" for s in t.slots))
     cases = [Case(name, name) for name in given.policies]
     if given.ablations:

@@ -134,3 +134,16 @@ def test_the_key_went_to_the_endpoint_and_nowhere_else(done: Done) -> None:
     files = [path for path in done.folder.rglob("*") if path.is_file()]
     assert any(path.name == "mlflow.db" for path in files) and len(files) > 20
     assert [path.name for path in files if KEY.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_was_never_there(tmp_path: Path) -> None:
+    """Down at the start and for ever: the surrogate searches, and the search says so."""
+    agent = ("agent.model=openai/test", "agent.api_base=http://127.0.0.1:9/v1", "agent.timeout_s=1", "agent.retries=0")
+    code, output = search(
+        tmp_path, "+experiment=smoke", *agent, "budget.trials=3", "search.test_top=1", OPENAI_API_KEY=KEY
+    )
+    assert code == 0, output
+    actions = of_kind(runs_of(tmp_path, "lamdagent-smoke"), "action")
+    assert len(actions) == 3 and {run.info.status for run in actions} == {"FINISHED"}
+    assert all(tag(run, "policy") == "surrogate" and "no usable choice" in tag(run, "reason") for run in actions)
