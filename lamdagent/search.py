@@ -3,12 +3,12 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamdagent.actions.action import Action
+from lamdagent.actions.action import Action, ActionType
 from lamdagent.budget import Budget
 from lamdagent.enumeration import ActionSpace
 from lamdagent.errors import LamdagentError, UserError
@@ -177,16 +177,10 @@ class Search:
 
     def _making(self, run_id: str, action: Action) -> Job:
         action_type = next(t for t in self.plan.types if t.name == action.type)
-        things: dict[str, Any] = {m.name: self.journal.folder(m) for m in action.models}
-        things |= {d.name: d.path for d in action.datasets}
-        several = {slot.name for slot in action_type.slots if slot.kind == "models"}
-        inputs: dict[str, Any] = dict(action.hyperparameters)
-        for slot, names in action.slots.items():
-            inputs[slot] = [things[n] for n in names] if slot in several else things[names[0]]
         arguments = {
             "run_id": run_id,
             "function": action_type.function,
-            "inputs": inputs,
+            "inputs": inputs_of(action, action_type, self.journal.folder),
             "seed": action.seed,
             "data_fraction": action.data_fraction,
             "tasks": self.plan.tasks,
@@ -279,6 +273,14 @@ class Search:
         if not 0 < left < float("inf"):
             return ""
         return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
+
+
+def inputs_of(action: Action, action_type: ActionType, folder: Callable[[Model], str]) -> dict[str, Any]:
+    """The keyword arguments of the action's function: folders of models, files of datasets, hyperparameters."""
+    things = {m.name: folder(m) for m in action.models} | {d.name: d.path for d in action.datasets}
+    several = {slot.name for slot in action_type.slots if slot.kind == "models"}
+    objects = {slot: [things[name] for name in names] for slot, names in action.slots.items()}
+    return {**action.hyperparameters, **{slot: o if slot in several else o[0] for slot, o in objects.items()}}
 
 
 def produced(action: Action, run_id: str) -> Model:

@@ -33,7 +33,7 @@ from lamdagent.landscape.table import SHIPPED, describe, write
 from lamdagent.objects.convert import prepare_model
 from lamdagent.objects.model import Model
 from lamdagent.plan import Plan, make_plan
-from lamdagent.search import produced
+from lamdagent.search import inputs_of, produced
 
 Row = dict[str, Any]
 
@@ -113,12 +113,7 @@ class Recording:
         if action is None:
             return {"folder": self.base.location, "split": "search", "output": str(self.folder / "base"), **shared}
         action_type = next(t for t in self.plan.types if t.name == action.type)
-        things: dict[str, Any] = {m.name: self.weights(m) for m in action.models}
-        things |= {d.name: d.path for d in action.datasets}
-        several = {slot.name for slot in action_type.slots if slot.kind == "models"}
-        inputs = dict(action.hyperparameters)
-        for slot, names in action.slots.items():
-            inputs[slot] = [things[n] for n in names] if slot in several else things[names[0]]
+        inputs = inputs_of(action, action_type, self.weights)
         ids = {"run_id": action.fingerprint, "function": action_type.function, "seed": action.seed}
         output = {"output": str(self.folder / action.fingerprint), "data_fraction": 1.0}
         return {**ids, "inputs": inputs, **output, **shared}

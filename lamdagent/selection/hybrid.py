@@ -1,7 +1,7 @@
 """The surrogate proposes, the LLM disposes: optimizer state shown to an LLM (https://arxiv.org/abs/2603.24647).
 
-The LLM picks from the surrogate's shortlist or overrules it with an action of its own. It cannot do worse than pick
-from the list: everything on it is promising, and an action of its own must be about as promising to be taken.
+The LLM picks from the surrogate's shortlist or overrules it with an action of its own. A bad LLM does little harm, one
+or two trials (docs/policies.md): what is listed is promising, and an action of its own has to have a chance as well.
 """
 
 import dataclasses
