@@ -107,6 +107,6 @@ def test_broken_configurations_end_with_2_and_one_message(fault, tmp_path):
 def test_dry_run_shows_the_plan_and_runs_nothing(tmp_path):
     done = lamdagent("+experiment=smoke", "dry_run=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("Pool", "Tasks", "sft_full", "Budget: trials 6", "first prompt", "second prompt", "0 USD"):
+    for words in ("Pool", "Tasks", "sft_full", "Budget: trials 7", "first prompt", "second prompt", "0 USD"):
         assert words in done.stdout
     assert not list(tmp_path.iterdir())
