@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,17 +119,25 @@ class Search:
 
     def _score_bases(self) -> None:
         for model in self.models:
-            known = self.history().by_model.get(model.fingerprint)
-            if known and known.score:
-                self.view.trial(known, self.history(), None)
-                continue
-            run_id = self.journal.begin_base(model, self.plan)
-            self.view.begin(f"score the base {model.name}", None, self.budget)
-            ended = self._await(self._scoring(run_id, model, "search"))
-            if isinstance(ended, Failed):
-                self.journal.fail(run_id, ended)
-                raise UserError(f"the base {model.name} cannot be scored, so no gain can be told: {ended.reason}")
-            self._finish(run_id, ended, model)
+            while True:
+                known = self.history().by_model.get(model.fingerprint)
+                if known and known.score:
+                    self.view.trial(known, self.history(), None)
+                    break
+                if run_id := self.journal.begin_base(model, self.plan):
+                    self._score_base(run_id, model)
+                    break
+                self.view.begin(f"another search scores the base {model.name}", None, self.budget)
+                self.journal.sign_of_life()
+                time.sleep(1.0)
+
+    def _score_base(self, run_id: str, model: Model) -> None:
+        self.view.begin(f"score the base {model.name}", None, self.budget)
+        ended = self._await(self._scoring(run_id, model, "search"))
+        if isinstance(ended, Failed):
+            self.journal.fail(run_id, ended)
+            raise UserError(f"the base {model.name} cannot be scored, so no gain can be told: {ended.reason}")
+        self._finish(run_id, ended, model)
 
     # The loop ----------------------------------------------------------------------------------------------------
 
@@ -144,17 +153,27 @@ class Search:
             decision = self.agent.policy(Turn(history, space, self.budget.trials, seed, text))
             if decision is None:
                 return "every legal action has been tried"
-            self.budget.trials += 1
             self.budget.usd += decision.cost_usd
-            self._do(decision, text, history)
-            self._reflect()
+            if self._done(decision, text):
+                continue
+            if run_id := self.journal.begin_action(decision, self.plan, text, history):
+                self.budget.trials += 1
+                self._do(run_id, decision, history)
+                self._reflect()
 
-    def _do(self, decision: Decision, text: str, history: History) -> None:
-        """Run one decision: a run is opened before and closed after it, whatever happens."""
-        if self.journal.adopt(decision, self.plan, text):
-            self._show(decision.action)
-            return
-        run_id = self.journal.begin_action(decision, self.plan, text, history)
+    def _done(self, decision: Decision, text: str) -> bool:
+        """Whether the action has a finished run already, which then stands for it and costs nothing."""
+        known = self.journal.done(decision, self.plan)
+        if known is None:
+            return False
+        if known.experiment_id != self.journal.store.experiment_id:
+            self.budget.trials += 1
+            self.journal.adopt(known, decision, self.plan, text)
+        self._show(decision.action)
+        return True
+
+    def _do(self, run_id: str, decision: Decision, history: History) -> None:
+        """Go through with a decision whose run is open: it is closed whatever happens."""
         limit = self.budget.limits.trials
         number = f"{self.budget.trials}/{limit}" if limit else self.budget.trials
         best = history.scored[0].score if history.scored else None
@@ -209,6 +228,7 @@ class Search:
     def _await(self, job: Job) -> Finished | Failed:
         self.executor.submit(job)
         while True:
+            self.journal.sign_of_life()
             event = self.executor.next_event(1.0)
             if isinstance(event, Update):
                 self.view.step(event.progress)

@@ -56,6 +56,7 @@ class TestHistory:
             action = _legal([base, *made], type_name)
             decisions.append(Decision(action, "surrogate", f"reason {number}"))
             run_id = journal.begin_action(decisions[-1], plan, "the memory", history)
+            assert run_id
             if value is None:
                 journal.fail(run_id, Failed(run_id, "the loss is not a number", "nan_loss"))
             else:

@@ -1,10 +1,14 @@
 """What a search writes, in the search's words: decisions, outcomes and models become runs of the store."""
 
+import contextlib
 import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from mlflow.exceptions import MlflowException
 
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
@@ -21,6 +25,9 @@ from lamdagent.tracking.store import Store
 from lamdagent.tracking.weights import local_root
 from lamdagent.trial import History
 
+SIGN_S = 60.0
+"""Seconds between two signs of life."""
+
 
 class Journal:
     """One search's view of the store."""
@@ -32,6 +39,7 @@ class Journal:
         self.config_yaml = config_yaml
         self.search_run_id = ""
         self.reflection = ""
+        self._seen = time.monotonic()
 
     def open(self, search_id: str) -> int:
         """Start the search run, or go on with one that was cut off; the number of trials that it has had.
@@ -39,16 +47,14 @@ class Journal:
         What dead processes of this host left open is closed first. A finished search of the same id stays as it is and
         a new run goes on from it.
         """
-        for run_id in self.store.close_orphans():
-            self._discard(run_id)
-        records = self.store.runs()
+        records = self.records()
         searches = [r for r in records if r.kind == "search" and r.tags.get(schema.REFLECTION)]
         self.reflection = searches[-1].tags[schema.REFLECTION] if searches else ""
         last = self.store.find_search(search_id)
         if last is not None and last.status in ("FAILED", "KILLED"):
             self.search_run_id = last.run_id
             self.store.reopen_search(last.run_id)
-            return len([r for r in records if r.search_run_id == last.run_id and _counts(r)])
+            return len([r for r in self.store.trials_of(last.run_id) if _counts(r)])
         name = f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
         tasks = [task.name for task in self.plan.tasks]
         self.search_run_id = self.store.start_search(
@@ -62,36 +68,53 @@ class Journal:
             self.store.end_search(self.search_run_id, status, reason)  # type: ignore[arg-type]
 
     def records(self) -> list[RunRecord]:
-        """All runs of the experiment."""
-        return self.store.runs()
+        """The telling runs of the experiment; what dead processes left open is closed before."""
+        records = self.store.runs()
+        orphans = self.store.close_orphans()
+        for run_id in orphans:
+            self._discard(run_id)
+        return self.store.runs() if orphans else records
 
-    def begin_base(self, model: Model, plan: Plan) -> str:
-        """Open the run of an initial model."""
+    def sign_of_life(self) -> None:
+        """Tell other hosts now and then that this search runs; the next one makes up for one that fails."""
+        if self.search_run_id and time.monotonic() - self._seen > SIGN_S:
+            self._seen = time.monotonic()
+            with contextlib.suppress(MlflowException):
+                self.store.sign_of_life(self.search_run_id)
+
+    def begin_base(self, model: Model, plan: Plan) -> str | None:
+        """Open the run of an initial model; None while another search scores it."""
         tags = {**_model_tags(model), schema.TASKS: tasks_tag(plan.tasks), schema.FINGERPRINT: model.fingerprint}
         params = {"model": model.name, "architecture": model.architecture, "vocabulary": model.vocabulary}
         text = "The base: every gain is told against it."
-        return self.store.start_run(self.search_run_id, "base", f"base {model.name}", tags, params, text=text)
+        return self.store.claim_run(self.search_run_id, "base", f"base {model.name}", tags, params, text=text)
 
-    def begin_action(self, decision: Decision, plan: Plan, memory: str, history: History) -> str:
-        """Open the run of a decision with everything that was known when it was made."""
+    def begin_action(self, decision: Decision, plan: Plan, memory: str, history: History) -> str | None:
+        """Open the run of a decision with everything that was known when it was made.
+
+        None when another search does the same action now, or has just done it.
+        """
         action = decision.action
         parents = [m.run_id or _run_of(m, history) for m in action.models]
         text = f"**{action.describe()}**\n\nPolicy `{decision.policy}`: {_plain(decision.reason)}"
         name = f"{action.type} {'+'.join(d.name for d in action.datasets) or 'of ' + str(len(action.models))}"
-        run_id = self.store.start_run(
+        run_id = self.store.claim_run(
             self.search_run_id, "action", name, self._tags(decision, plan), action.params(), parents=parents, text=text
         )
+        if run_id is None:
+            return None
         self.store.log_text(run_id, schema.MEMORY, memory)
         offered = {"chosen": action.describe(), "offered": list(decision.offered), **decision.details}
         self.store.log_dict(run_id, schema.DECISION, {"policy": decision.policy, "reason": decision.reason, **offered})
         self.store.link_traces(decision.traces, run_id)
         return run_id
 
-    def adopt(self, decision: Decision, plan: Plan, memory: str) -> bool:
-        """Take over a finished run of the same action in another experiment; False when there is none."""
-        known = self.store.by_fingerprint(decision.action.fingerprint, tasks_tag(plan.tasks))
-        if known is None or known.experiment_id == self.store.experiment_id:
-            return False
+    def done(self, decision: Decision, plan: Plan) -> RunRecord | None:
+        """A finished run of the same action, of whatever search and experiment; one of ours is in the history then."""
+        return self.store.by_fingerprint(decision.action.fingerprint, tasks_tag(plan.tasks))
+
+    def adopt(self, known: RunRecord, decision: Decision, plan: Plan, memory: str) -> None:
+        """Take over a finished run of the same action in another experiment."""
         weights = known.tags.get(schema.WEIGHTS) or f"runs:/{known.run_id}/{schema.MODEL_FOLDER}"
         parents = json.loads(known.tags.get(schema.PARENTS, "[]"))
         run_id = self.store.start_run(
@@ -106,7 +129,6 @@ class Journal:
         kept = {k: v for k, v in known.metrics.items() if k.startswith((schema.TASK_PREFIX, schema.SCORE))}
         entry = ModelEntry(f"model-{decision.action.fingerprint[:8]}", weights)
         self.store.finish_run(run_id, metrics=kept, model=entry, texts={schema.MEMORY: memory})
-        return True
 
     def finish(
         self, run_id: str, outcome: Outcome, seconds: float, model: Model, plan: Plan, output: Path, history: History

@@ -62,6 +62,16 @@ def provably_dead(text: str) -> bool:
     return owner.namespace == here.namespace and owner.ticks > 0 and start_ticks(owner.pid) != owner.ticks
 
 
+def of_this_host(text: str) -> bool:
+    """True when the owner runs or ran where `provably_dead` can tell: same host, boot and pid namespace."""
+    try:
+        owner = Owner(**json.loads(text))
+    except (TypeError, ValueError):
+        return False
+    here = this_process()
+    return (owner.host, owner.boot, owner.namespace) == (here.host, here.boot, here.namespace) and owner.ticks > 0
+
+
 def _read(path: str) -> str:
     """Content of a small system file, or nothing."""
     try:

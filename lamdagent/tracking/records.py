@@ -1,21 +1,34 @@
-"""Runs as values, and a cache of an experiment's runs that costs milliseconds to bring up to date."""
+"""Runs as values: the telling few of an experiment however many it holds, and milliseconds to bring them up to date.
+
+A store is asked bounded questions, since reading a run costs a millisecond and more: 100,000 of them are minutes and
+gigabytes. What is not among the answers is not forgotten: `Store.by_fingerprint` finds any run before its action would
+be done again. Questions without a tag in them are answered ten times faster, so our own runs are told apart here.
+"""
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lamdagent.tracking.schema import FINGERPRINT, KIND, PARENT_RUN, SCHEMA, SCHEMA_TAG
+from lamdagent.tracking.schema import FINGERPRINT, KIND, PARENT_RUN, PARENTS, SCHEMA, SCHEMA_TAG, SCORE
 
 OURS = f"tags.`{SCHEMA_TAG}` = '{SCHEMA}'"
 """Filter for runs that this package wrote."""
+BEST, NEWEST, FAILED, BASES = 1000, 2000, 200, 200
+"""Runs of each sort that are read: all of an experiment of up to `NEWEST` runs, the telling ones of a larger one."""
+ANCESTORS = 2000
+"""Most ancestors that are read besides."""
 PAGE = 500
-"""Runs a full read asks for at once; the time per run does not depend on it."""
-NEWEST = 10
-"""Runs a refresh asks for at once; it goes on as long as a page holds something new."""
+"""Runs asked for at once; the time per run does not depend on it."""
+FEW = 20
+"""Runs that a refresh asks for at once; it goes on as long as a page holds something new."""
+SKEW_MS = 10 * 60 * 1000
+"""By how much the clocks of a store's writers may differ."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +78,34 @@ def record_of(run: Run) -> RunRecord:
     )
 
 
-def scan(client: MlflowClient, experiment_id: str, condition: str = OURS) -> list[RunRecord]:
-    """All runs that fit, oldest first. By a keyset: MLflow's page tokens are offsets, and others write meanwhile."""
-    found: dict[str, RunRecord] = {}
-    since, token = 0, None
+def telling(
+    client: MlflowClient, experiment_id: str, *, best: int = BEST, newest: int = NEWEST, failed: int = FAILED
+) -> list[RunRecord]:
+    """Our runs that tell the most, oldest first; of an experiment with fewer than `newest` runs: all of ours.
+
+    These are the newest, the best actions by the logged score, the latest failures, the bases, all that is running, and
+    the ancestors of all these within the experiment. The time depends on these numbers and hardly on the experiment.
+    """
+    asked = partial(ask, client, experiment_id)
     with _no_gc():
-        while True:
-            where = f"{condition} AND attributes.start_time >= {since}"
-            page = client.search_runs([experiment_id], where, 1, PAGE, ["attributes.start_time ASC"], token)
-            found.update((run.info.run_id, record_of(run)) for run in page)
-            if not page.token:
-                return list(found.values())
-            last = page[-1].info.start_time
-            # More than a page in one millisecond: only there the token has to do.
-            token = page.token if last == since else None
-            since = last
+        found = asked("", newest, "attributes.start_time DESC")
+        if len(found) >= newest:
+            kind = f"tags.`{KIND}` = "
+            found += asked(f"{kind}'action'", best, f"metrics.{SCORE} DESC")
+            found += asked("attributes.status = 'FAILED'", failed, "attributes.start_time DESC")
+            found += asked("attributes.status = 'RUNNING'", newest, "attributes.start_time DESC")
+            found += asked(f"{kind}'base'", BASES, "attributes.start_time DESC")
+            found += _ancestors(asked, found)
+    return _in_order(record for record in found if is_ours(record))
+
+
+def is_ours(record: RunRecord) -> bool:
+    """Whether this package wrote the run, in a schema that it reads."""
+    return record.tags.get(SCHEMA_TAG) == SCHEMA
 
 
 class RunCache:
-    """Our runs of one experiment. A `refresh` sees what others start and finish, not what they edit later."""
+    """The telling runs of one experiment. A `refresh` sees what others start and finish, not what they edit later."""
 
     def __init__(self, client: MlflowClient, experiment_id: str) -> None:
         """Reads nothing yet."""
@@ -93,22 +115,28 @@ class RunCache:
         self._touched: set[str] = set()
 
     def touch(self, run_id: str) -> None:
-        """Read `run_id` again at the next refresh: this process has written to it."""
+        """Read `run_id` again at the next refresh: it has been written to, or is wanted though it tells little."""
         self._touched.add(run_id)
 
+    def forget(self, run_id: str) -> None:
+        """Drop a run that was deleted."""
+        self._touched.discard(run_id)
+        if self._runs is not None:
+            self._runs.pop(run_id, None)
+
     def refresh(self) -> list[RunRecord]:
-        """All runs, oldest first: everything the first time, afterwards only what is new."""
+        """What is known, oldest first: `telling` runs the first time, afterwards only news are read."""
         if self._runs is None:
-            self._runs = {record.run_id: record for record in scan(self._client, self._experiment_id)}
+            self._runs = {record.run_id: record for record in telling(self._client, self._experiment_id)}
         else:
-            self._read_newest("start_time")
-            self._read_newest("end_time")
+            self._read_news("start_time", max((r.start_ms for r in self._runs.values()), default=0))
+            self._read_news("end_time", max((r.end_ms or 0 for r in self._runs.values()), default=0))
             self._keep(record_of(self._client.get_run(run_id)) for run_id in self._touched)
         self._touched.clear()
-        return sorted(self._runs.values(), key=lambda record: (record.start_ms, record.run_id))
+        return _in_order(self._runs.values())
 
     def resync(self) -> list[RunRecord]:
-        """Forget and read everything: sees late tags, metrics and deletions by others too."""
+        """Forget and read again: sees late tags, metrics and deletions by others too."""
         self._runs = None
         return self.refresh()
 
@@ -117,29 +145,88 @@ class RunCache:
         fits = (r for r in (self._runs or {}).values() if r.status == "FINISHED")
         return max((r for r in fits if r.tags.get(FINGERPRINT) == fingerprint), key=lambda r: r.start_ms, default=None)
 
-    def _read_newest(self, attribute: str) -> None:
-        """Newest first by `attribute`, until a whole page is already known.
+    def running(self) -> list[RunRecord]:
+        """Runs that were open at the last refresh."""
+        return [r for r in (self._runs or {}).values() if r.status == "RUNNING"]
 
-        No watermark: clocks of several machines differ, and a page of known runs costs little.
-        """
+    def _read_news(self, attribute: str, latest: int) -> None:
+        """Newest first by `attribute`, until a whole page is already known or too old to be news."""
         token = None
-        order = [f"attributes.{attribute} DESC"]
+        where = f"attributes.{attribute} >= {latest - SKEW_MS}"
         while True:
-            page = self._client.search_runs([self._experiment_id], OURS, 1, NEWEST, order, token)
+            order = [f"attributes.{attribute} DESC"]
+            page = self._client.search_runs([self._experiment_id], where, 1, FEW, order, token)
             news = self._keep(record_of(run) for run in page)
             token = page.token
             if not news or not token:
                 return
 
     def _keep(self, records: Iterable[RunRecord]) -> int:
-        """Store `records` of live runs; how many were new or had changed their status."""
+        """Store `records` of live runs of ours; how many were new or had changed their status."""
         runs = self._runs if self._runs is not None else {}
         news = 0
         for record in records:
+            if not is_ours(record):
+                continue
             known = runs.get(record.run_id)
             news += known is None or (known.status, known.end_ms) != (record.status, record.end_ms)
             runs[record.run_id] = record
         return news
+
+
+def ask(client: MlflowClient, experiment_id: str, where: str, most: int, order: str) -> list[RunRecord]:
+    """The first `most` runs of anyone that fit a filter, in MLflow's order, such as `attributes.start_time DESC`.
+
+    Pages are offsets, so a run that others add meanwhile may repeat one.
+    """
+    found: list[RunRecord] = []
+    token = None
+    while len(found) < most:
+        size = min(PAGE, most - len(found))
+        page = client.search_runs([experiment_id], where, 1, size, [order], token)
+        found += [record_of(run) for run in page]
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def _ancestors(asked: "partial[list[RunRecord]]", records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Parents, their parents and so on, of this experiment, that are not among `records`."""
+    known = {record.run_id for record in records}
+    found: list[RunRecord] = []
+    latest = records
+    while len(found) < ANCESTORS:
+        wanted = list(dict.fromkeys(p for r in latest for p in parents_of(r) if p not in known))[
+            : ANCESTORS - len(found)
+        ]
+        if not wanted:
+            break
+        known.update(wanted)
+        latest = [r for some in range(0, len(wanted), 100) for r in _by_id(asked, wanted[some : some + 100])]
+        found += latest
+    return found
+
+
+def parents_of(record: RunRecord) -> list[str]:
+    """Run ids of the inputs, in slot order; none where the tag is missing or no list."""
+    try:
+        parents = json.loads(record.tags.get(PARENTS) or "[]")
+    except ValueError:
+        return []
+    return [str(parent) for parent in parents] if isinstance(parents, list) else []
+
+
+def _by_id(asked: "partial[list[RunRecord]]", run_ids: Sequence[str]) -> list[RunRecord]:
+    plain = [run_id for run_id in run_ids if run_id.isalnum()]  # they come from a tag
+    listed = ", ".join(f"'{run_id}'" for run_id in plain)
+    return asked(f"attributes.run_id IN ({listed})", len(plain), "attributes.start_time DESC") if plain else []
+
+
+def _in_order(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Each once, oldest first."""
+    unique = {record.run_id: record for record in records}
+    return sorted(unique.values(), key=lambda record: (record.start_ms, record.run_id))
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from typing import Any, Literal, TypeVar
 
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from lamdagent.tracking import lineage, schema, weights
+from lamdagent.tracking import claims, lineage, schema, weights
 from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri
 from lamdagent.tracking.leaderboard import leaderboard_path, save_leaderboard
 from lamdagent.tracking.lineage import ModelEntry
-from lamdagent.tracking.owner import provably_dead, this_process
-from lamdagent.tracking.records import OURS, RunCache, RunRecord, record_of, scan
+from lamdagent.tracking.owner import of_this_host, provably_dead, this_process
+from lamdagent.tracking.records import OURS, RunCache, RunRecord, ask, record_of
 
 T = TypeVar("T")
 
@@ -25,6 +25,10 @@ MAX_PARAM = 6000
 """Characters that MLflow keeps of a param."""
 MAX_TAG = 8000
 """Characters that MLflow keeps of a tag."""
+MAX_TRIALS = 10_000
+"""Most trials of one search that are counted."""
+SILENCE_MS = 15 * 60 * 1000
+"""A search of another host that gave no sign of life for so long counts as dead; clocks may differ by minutes."""
 
 
 class Store:
@@ -55,7 +59,7 @@ class Store:
         tasks: Sequence[str] = (),
     ) -> str:
         """Open the search run, parent of all others. `text`: see `describe_search`; `tasks`: leaderboard columns."""
-        run_id = self._create("search", name, {schema.SEARCH_ID: search_id}, params)
+        run_id = self._create("search", name, {schema.SEARCH_ID: search_id, schema.ALIVE: _now()}, params)
         save_leaderboard(self.client, self.experiment_id, run_id, tasks)
         self.describe_search(run_id, text)
         self.log_text(run_id, schema.CONFIG, config_yaml)
@@ -74,8 +78,18 @@ class Store:
 
     def reopen_search(self, run_id: str) -> None:
         """Make this process the owner of a search run that ended or was left behind; it is RUNNING again."""
-        self.set_tags(run_id, {schema.OWNER: this_process().dump(), schema.STATUS_REASON: ""})
+        owner = {schema.OWNER: this_process().dump(), schema.ALIVE: _now(), schema.STATUS_REASON: ""}
+        self.set_tags(run_id, owner)
         self.client.update_run(run_id, status="RUNNING")
+
+    def sign_of_life(self, run_id: str) -> None:
+        """Tell other hosts that the search still runs."""
+        self.set_tags(run_id, {schema.ALIVE: _now()})
+
+    def trials_of(self, search_run_id: str) -> list[RunRecord]:
+        """The base and action runs of one search, newest first."""
+        where = f"tags.`{schema.PARENT_RUN}` = '{search_run_id}'"
+        return ask(self.client, self.experiment_id, where, MAX_TRIALS, "attributes.start_time DESC")
 
     def end_search(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], reason: str = "") -> None:
         """Close the search run; `reason` says why it did not finish."""
@@ -113,6 +127,27 @@ class Store:
         run_id = self._create(kind, name, {**tags, **ours}, params)
         lineage.link_parents(self.client, run_id, list(runs.values()))
         return run_id
+
+    def claim_run(
+        self,
+        search_run_id: str,
+        kind: Literal["base", "action"],
+        name: str,
+        tags: Mapping[str, str],
+        *args: Any,
+        **kwargs: Any,
+    ) -> str | None:
+        """Like `start_run`, for what must be done once: None when another process does it or has done it.
+
+        `tags` hold the fingerprint. A run that yields is deleted again.
+        """
+        run_id = self.start_run(search_run_id, kind, name, {**tags, schema.CLAIM: claims.ASKED}, *args, **kwargs)
+        if claims.settle(self.client, record_of(self.client.get_run(run_id)), self.deserted):
+            return run_id
+        self._end(run_id, "KILLED")
+        self.client.delete_run(run_id)
+        self._cache.forget(run_id)
+        return None
 
     def finish_run(
         self,
@@ -197,23 +232,39 @@ class Store:
         return self._cache.resync()
 
     def by_fingerprint(self, fingerprint: str, tasks: str = "") -> RunRecord | None:
-        """The newest FINISHED run of `fingerprint` in any experiment; `tasks`: only with this value of the tag."""
+        """The newest FINISHED run of `fingerprint` in any experiment; `tasks`: only with this value of the tag.
+
+        One of this experiment is among the `runs` from the next call on, however little it tells.
+        """
         known = self._cache.finished(fingerprint)
         if known and tasks in ("", known.tags.get(schema.TASKS)):
             return known
         where = f"{OURS} AND status = 'FINISHED' AND tags.`{schema.FINGERPRINT}` = {_quoted(fingerprint)}"
         where += f" AND tags.`{schema.TASKS}` = {_quoted(tasks)}" if tasks else ""
         experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
-        found = self.client.search_runs(experiments, where, 1, 1, ["attributes.start_time DESC"])
-        return record_of(found[0]) if found else None
+        runs = self.client.search_runs(experiments, where, 1, 1, ["attributes.start_time DESC"])
+        found = record_of(runs[0]) if runs else None
+        if found and found.experiment_id == self.experiment_id:
+            self._cache.touch(found.run_id)
+        return found
 
     def close_orphans(self) -> list[str]:
-        """Close as FAILED what provably dead processes of this host left RUNNING, and return the ids."""
-        running = scan(self.client, self.experiment_id, f"{OURS} AND status = 'RUNNING'")
-        orphans = [run.run_id for run in running if provably_dead(run.tags.get(schema.OWNER, ""))]
+        """Close as FAILED what dead processes left RUNNING, and return the ids. Asks nothing where all are ours."""
+        mine = this_process().dump()
+        running = [r for r in self._cache.running() if r.tags.get(schema.OWNER) != mine]
+        orphans = [run.run_id for run in running if self.deserted(run)]
         for run_id in orphans:
             self.fail_run(run_id, "The process that ran it is gone (killed, or the machine restarted).", kind="orphan")
         return orphans
+
+    def deserted(self, record: RunRecord) -> bool:
+        """Whether the process behind a RUNNING run is gone: provably on this host, by its silence on another."""
+        owner = record.tags.get(schema.OWNER, "")
+        if provably_dead(owner) or of_this_host(owner):
+            return provably_dead(owner)
+        search = record_of(self.client.get_run(record.search_run_id or record.run_id))
+        seen = int(search.tags.get(schema.ALIVE) or search.start_ms)
+        return int(_now()) - max(seen, record.start_ms) > SILENCE_MS
 
     # Inside ------------------------------------------------------------------------------------------------------
 
@@ -250,6 +301,11 @@ class Store:
     def _end(self, run_id: str, status: str) -> None:
         self.client.set_terminated(run_id, status)
         self._cache.touch(run_id)
+
+
+def _now() -> str:
+    """Milliseconds since the epoch."""
+    return str(time.time_ns() // 1_000_000)
 
 
 def _cut(value: object, limit: int) -> str:
