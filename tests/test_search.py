@@ -210,7 +210,9 @@ class TestChampion:
         best = max(smoke.actions, key=lambda run: run.data.metrics["score"])
         versions = client_of(smoke.folder).search_model_versions("name = 'lamdagent-smoke'")
         first = min(versions, key=lambda version: int(version.version))
-        assert first.run_id == best.info.run_id and "Pipeline:" in first.description
+        assert first.run_id == best.info.run_id and first.description.strip().startswith(
+            f"# model-{fingerprints([best])[0][:8]}"
+        )
         assert "@champion" in smoke.output and "mlflow ui" in smoke.output
 
     def test_loads_in_a_process_that_does_not_know_us(self, loaded: dict[str, str]) -> None:

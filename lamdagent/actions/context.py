@@ -33,7 +33,7 @@ def ignore_progress(progress: Progress) -> None:
 
 
 class Step(Protocol):
-    """An action's work as a value: it can be run here, or written down as plain commands (see rebuild.py)."""
+    """An action's work as a value: it can be run here, or written down as plain commands (see rebuild/)."""
 
     def run(self, context: "Context") -> Loaded:
         """Do it."""

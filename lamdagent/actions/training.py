@@ -175,7 +175,7 @@ class Training:
         return model.merge_and_unload()
 
 
-# The next three functions also stand, word for word, in the scripts of rebuild.py: nothing of this package in them.
+# The next three functions also stand, word for word, in the scripts of rebuild/: nothing of this package in them.
 
 
 def linear_layers(model: Any) -> list[str]:

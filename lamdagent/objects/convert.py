@@ -90,7 +90,9 @@ def _from_hub(spec: Spec) -> tuple[Path, str]:
         if file:
             return from_gguf(Path(hf_hub_download(source, file, revision=revision))), ""
         folder = Path(
-            snapshot_download(source, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns=list(HUB_IGNORED))
+            snapshot_download(
+                source, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns=list(HUB_IGNORED)
+            )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(f"{source} cannot be fetched from the hub: {str(error).strip().splitlines()[0]}") from error
@@ -129,7 +131,7 @@ def _dequantise(file: Path, target: Path) -> None:
     tokenizer.save_pretrained(target)
 
 
-# This function also stands, word for word, in the scripts of rebuild.py: nothing of this package in it.
+# This function also stands, word for word, in the scripts of rebuild/: nothing of this package in it.
 
 
 def read_gguf(folder: str, name: str) -> tuple[Any, Any]:

@@ -165,6 +165,10 @@ class Store:
         """Write a text artifact; an older one at `path` is replaced."""
         self.client.log_text(run_id, text, path)
 
+    def log_folder(self, run_id: str, path: str, folder: Path) -> None:
+        """Write the files of `folder` into the artifact folder `path`; older ones of the same names are replaced."""
+        self.client.log_artifacts(run_id, str(folder), path)
+
     def log_dict(self, run_id: str, path: str, value: Mapping[str, Any]) -> None:
         """Write `value` as JSON or YAML, as the ending of `path` says."""
         self.client.log_dict(run_id, dict(value), path)
