@@ -172,6 +172,7 @@ class Training:
             return model
         if context.adapter:
             model.save_pretrained(context.adapter)
+            (context.adapter / "README.md").unlink(missing_ok=True)  # peft's empty form
         return model.merge_and_unload()
 
 

@@ -141,6 +141,7 @@ class Store:
         for path, text in (texts or {}).items():
             self.log_text(run_id, path, text)
         for path, folder in (folders or {}).items():
+            weights.open_to_all(folder)
             self.client.log_artifacts(run_id, str(folder), path)
         if staging is not None:
             weights.publish(self.client, run_id, staging)

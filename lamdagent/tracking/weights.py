@@ -33,11 +33,11 @@ def publish(client: MlflowClient, run_id: str, staging: Path, artifact_path: str
     target = root / artifact_path
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
-    _open_to_all(staging)
+    open_to_all(staging)
     _rename(staging, target)
 
 
-def _open_to_all(folder: Path) -> None:
+def open_to_all(folder: Path) -> None:
     """Tempfile's folders and safetensors' files are private; artifacts are for everyone who may see the store."""
     folder.chmod(0o755)
     for path in folder.rglob("*"):
