@@ -1,56 +1,57 @@
-"""The winner goes to the Model Registry, with a card that says where it comes from and how good it is."""
+"""The winner: what it needs to live on goes to its run, its weights to the Model Registry."""
 
 import re
+import tempfile
+from pathlib import Path
 
+from lamdagent.card import model_card
+from lamdagent.errors import UserError
 from lamdagent.execution.executor import Executor, Failed, Job, Update
-from lamdagent.pipeline import chain, figure
 from lamdagent.plan import Plan
+from lamdagent.rebuild.folder import write
 from lamdagent.tracking.journal import Journal
-from lamdagent.tracking.schema import CHAMPION_ALIAS
+from lamdagent.tracking.lineage import runs_page
+from lamdagent.tracking.schema import CHAMPION_ALIAS, MODEL_CARD, MODEL_FOLDER, REBUILD_FOLDER
 from lamdagent.trial import History, Trial
 
 REGISTER_S = 3600.0
 
 
 def register(champion: Trial, history: History, journal: Journal, executor: Executor, plan: Plan) -> str:
-    """Register the champion's weights; one line for the user, also when the registry refused."""
+    """Write card and commands, register the weights; lines for the user, also when the registry refused."""
     assert champion.model is not None
     name = plan.config.tracking.registered_model or re.sub(r"[/:]+", "-", plan.config.tracking.experiment)
+    store = journal.store
+    card = model_card(champion, history, plan, runs_page(store.uri, store.experiment_id))
+    store.log_text(champion.run_id, MODEL_CARD, card)
+    if champion.model.location == f"runs:/{champion.run_id}/{MODEL_FOLDER}":
+        # Beside the weights too: the folder can go to a hub as it is.
+        store.log_text(champion.run_id, f"{MODEL_FOLDER}/README.md", card)
     arguments = {
-        "uri": journal.store.uri,
+        "uri": store.uri,
         "run_id": champion.run_id,
         "folder": journal.folder(champion.model),
         "name": name,
-        "description": card(champion, history, plan),
+        "card": card,
     }
     job = Job(f"register {champion.run_id}", "lamdagent.tracking.champion:register", arguments, REGISTER_S)
     executor.submit(job)
     while (event := executor.next_event(5.0)) is None or isinstance(event, Update):
         continue
+    said = f"champion: {champion.model.name}"
     if isinstance(event, Failed):
-        return f"champion: {champion.model.name}; the registry refused it: {event.reason}"
-    return f"champion: {champion.model.name}, registered as models:/{name}@{CHAMPION_ALIAS} (version {event.value})"
+        said += f"; the registry refused it: {event.reason}"
+    else:
+        said += f", registered as models:/{name}@{CHAMPION_ALIAS} (version {event.value})"
+    return f"{said}\n{_commands(champion, history, journal, plan)}"
 
 
-def card(champion: Trial, history: History, plan: Plan) -> str:
-    """The model card: pipeline, scores against the base, data and licences, in Markdown."""
-    assert champion.model is not None
-    base = next((t for t in history.scored if t.kind == "base"), None)
-    rows = ["| | this model | base |", "|---|---|---|"]
-    rows.append(f"| score, search split | {figure(champion.score)} | {figure(base.score if base else None)} |")
-    rows.append(f"| score, test split | {figure(champion.test_score)} | {figure(base.test_score if base else None)} |")
-    for task in plan.tasks:
-        ours, theirs = champion.test_scores.get(task.name), base.test_scores.get(task.name) if base else None
-        rows.append(f"| {task.name} ({task.metric}), test split | {figure(ours)} | {figure(theirs)} |")
-    data = [f"- {d.name}: {d.description} ({d.rows} rows, licence {d.license or 'not stated'})" for d in plan.datasets]
-    models = [f"- {name}: {m.source} (licence {m.license or 'not stated'})" for name, m in plan.config.models.items()]
-    parts = (
-        f"# {champion.model.name}",
-        f"Pipeline: `{chain(champion.model, history)}`",
-        "\n".join(rows),
-        "Errors are standard errors. The test split steered nothing; the search split did, so its figures flatter.",
-        "## Initial models\n" + "\n".join(models),
-        "## Datasets of the search\n" + "\n".join(data),
-        f"Run `{champion.run_id}` holds `recipe.yaml`, the weights and all parents.",
-    )
-    return "\n\n".join(parts)
+def _commands(champion: Trial, history: History, journal: Journal, plan: Plan) -> str:
+    """Log the plain commands; what to do with them, or why there are none."""
+    with tempfile.TemporaryDirectory() as work:
+        try:
+            write(champion, history, plan, Path(work))
+        except UserError as error:
+            return f"no plain commands make it again: {error}"
+        journal.store.log_folder(champion.run_id, REBUILD_FOLDER, Path(work))
+    return f"`sh rebuild.sh` in the artifact {REBUILD_FOLDER}/ of its run makes it again without this package"

@@ -40,24 +40,33 @@ def summary(action: Action) -> str:
 
 def recipe(trial: Trial, history: History) -> dict[str, Any]:
     """How to make the trial's model: every step from the initial models on, inputs before their uses."""
-    steps: dict[str, dict[str, Any]] = {}
+    steps: list[dict[str, Any]] = []
+    for model, made in past(trial, history).items():
+        if made is None or made.action is None:
+            steps.append({"model": model.name, "source": model.location, "fingerprint": model.fingerprint})
+        else:
+            steps.append({"model": model.name, "run_id": made.run_id, **step(made.action)})
+    if trial.action is not None:
+        steps.append({"model": "this", "run_id": trial.run_id, **step(trial.action)})
+    return {"schema": 1, "steps": steps}
+
+
+def past(trial: Trial, history: History) -> dict[Model, Trial | None]:
+    """Every model that the trial's action rests on, inputs before their uses, with the trial that made or scored it."""
+    found: dict[Model, Trial | None] = {}
 
     def visit(model: Model) -> None:
-        if model.name in steps:
-            return
         made = history.by_model.get(model.fingerprint)
-        if made is None or made.action is None:
-            steps[model.name] = {"model": model.name, "source": model.location, "fingerprint": model.fingerprint}
+        model = made.model if made and made.model else model
+        if model in found:
             return
-        for parent in made.action.models:
+        for parent in made.action.models if made and made.action else ():
             visit(parent)
-        steps[model.name] = {"model": model.name, "run_id": made.run_id, **step(made.action)}
+        found[model] = made
 
-    if trial.action is not None:
-        for parent in trial.action.models:
-            visit(parent)
-        steps[trial.run_id] = {"model": "this", "run_id": trial.run_id, **step(trial.action)}
-    return {"schema": 1, "steps": list(steps.values())}
+    for parent in trial.action.models if trial.action else ():
+        visit(parent)
+    return found
 
 
 def step(action: Action) -> dict[str, Any]:

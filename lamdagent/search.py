@@ -18,7 +18,7 @@ from lamdagent.execution.executor import Executor, Failed, Finished, Job, Update
 from lamdagent.execution.work import Outcome
 from lamdagent.memory.history import build_history, tried_fingerprints
 from lamdagent.memory.text import memory_text
-from lamdagent.objects.model import Model
+from lamdagent.objects.model import Model, Origin
 from lamdagent.plan import Plan
 from lamdagent.selection.agent import Agent
 from lamdagent.selection.policy import Decision, Turn
@@ -113,6 +113,7 @@ class Search:
                     base=ready.fingerprint,
                     architecture=ready.architecture,
                     vocabulary=ready.vocabulary,
+                    origin=Origin(settings.source, settings.file, ready.revision, ready.license),
                 )
             )
         return tuple(models)

@@ -100,6 +100,33 @@ class TestTraining:
         assert [str(warning.message) for warning in recwarn] == []
 
 
+@pytest.mark.parametrize("name", ["sft", "dpo"])
+def test_the_adapter_alone_gives_the_same_model(
+    name: str, pico_folder: str, files: dict[str, str], tmp_path: Path
+) -> None:
+    """So that a store of adapters would do: what it adds to the input model is all that the action made."""
+    from peft import PeftModel
+
+    function, rows = {"sft": (sft, "sft"), "dpo": (dpo, "preference")}[name]
+    context = Context(tmp_path / "out", adapter=tmp_path / "adapter")
+    made, _ = function(context, model=pico_folder, dataset=files[rows], lora_rank=4, **SHORT)
+    assert {file.name for file in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    base = AutoModelForCausalLM.from_pretrained(pico_folder, dtype="auto")
+    merged = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload()
+    assert changed(made, pico_folder)
+    expected = weights(made)
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in weights(merged).items())
+
+
+def test_full_training_leaves_no_adapter(pico_folder: str, files: dict[str, str], tmp_path: Path) -> None:
+    context = Context(tmp_path / "out", adapter=tmp_path / "adapter")
+    sft(context, model=pico_folder, dataset=files["sft"], **SHORT)
+    assert not (tmp_path / "adapter").exists()
+
+
 def test_training_learns(pico_folder: str, files: dict[str, str], tmp_path: Path) -> None:
     losses: list[float] = []
     context = Context(tmp_path, report=lambda progress: losses.append(progress.metrics["loss"]))

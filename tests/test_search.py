@@ -1,10 +1,15 @@
 """Whole searches end to end, each a process of its own. The store is read with MLflow's client, not with our reader."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,8 +215,29 @@ class TestChampion:
         best = max(smoke.actions, key=lambda run: run.data.metrics["score"])
         versions = client_of(smoke.folder).search_model_versions("name = 'lamdagent-smoke'")
         first = min(versions, key=lambda version: int(version.version))
-        assert first.run_id == best.info.run_id and "Pipeline:" in first.description
+        assert first.run_id == best.info.run_id and first.description.strip().startswith(
+            f"# model-{fingerprints([best])[0][:8]}"
+        )
         assert "@champion" in smoke.output and "mlflow ui" in smoke.output
+
+    def test_its_run_has_what_it_needs_to_live_on(self, smoke: Done) -> None:
+        best = max(smoke.actions, key=lambda run: run.data.metrics["score"])
+        assert {"model_card.md", "rebuild"} <= names(smoke, best)
+        assert {"rebuild.sh", "requirements.txt", "README.md"} <= {
+            f.name for f in (artifacts(best) / "rebuild").iterdir()
+        }
+        card = (artifacts(best) / "model_card.md").read_text()
+        assert card.startswith("---\n") and "license: apache-2.0" in card
+        assert (artifacts(best) / "model" / "README.md").read_text() == card, "so that model/ can go to a hub as it is"
+        others = [run for run in smoke.actions if run is not best]
+        assert not any({"model_card.md", "rebuild"} & names(smoke, run) for run in others)
+
+    def test_its_weights_are_on_the_disk_once(self, smoke: Done) -> None:
+        best = max(smoke.actions, key=lambda run: run.data.metrics["score"])
+        model = client_of(smoke.folder).get_logged_model(made(best))
+        registered = Path(model.artifact_location.removeprefix("file://")) / "model" / "model.safetensors"
+        assert registered.samefile(artifacts(best) / "model" / "model.safetensors")
+        assert registered.stat().st_mode & 0o777 == 0o644, "not private, as safetensors writes it"
 
     def test_loads_in_a_process_that_does_not_know_us(self, loaded: dict[str, str]) -> None:
         assert loaded["answer"].startswith("Repeat the word apple.")
@@ -219,6 +245,51 @@ class TestChampion:
 
     def test_weights_are_a_plain_model_of_the_same_precision(self, loaded: dict[str, str]) -> None:
         assert loaded["0"] == loaded["1"] == "torch.bfloat16 True True"
+
+    def test_answers_over_http(self, served: str) -> None:
+        asked = {"messages": [{"role": "user", "content": "Spell the word apple."}], "max_tokens": 5}
+        request = urllib.request.Request(
+            f"{served}/invocations", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            (answer,) = json.load(reply)
+        assert answer["object"] == "chat.completion" and answer["usage"]["completion_tokens"] == 5
+        assert answer["choices"][0]["message"]["role"] == "assistant" and answer["choices"][0]["message"]["content"]
+        assert answer["model"].startswith("runs:/"), "where its weights are, not a path of this machine"
+
+
+@pytest.fixture(scope="module")
+def served(smoke: Done) -> Iterator[str]:
+    """`mlflow models serve` of the champion, as a user starts it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "mlflow"), "models", "serve", "--env-manager", "local"]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{smoke.folder}/mlflow.db"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (smoke.folder / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "-m", "models:/lamdagent-smoke@champion", "-p", str(port)],
+            cwd=smoke.folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        while not answers(f"http://127.0.0.1:{port}/ping"):
+            assert process.poll() is None, (smoke.folder / "serve.log").read_text()
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as reply:
+        return bool(reply.status == 200)
+    return False
 
 
 def test_same_command_again_goes_on(smoke: Done, loaded: dict[str, str]) -> None:

@@ -349,7 +349,7 @@ import mlflow
 from lamdagent.tracking.champion import register
 uri, run, folder = sys.argv[1:]
 for _ in range(2):
-    print(register(lambda *_: None, uri=uri, run_id=run, folder=folder, name="tooluse", description="# A card"))
+    print(register(lambda *_: None, uri=uri, run_id=run, folder=folder, name="tooluse", card="# A card"))
 mlflow.set_tracking_uri(uri)
 print(type(mlflow.transformers.load_model("models:/tooluse@champion").model).__name__)
 """

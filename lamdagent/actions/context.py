@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress, Report
@@ -32,6 +32,14 @@ def ignore_progress(progress: Progress) -> None:
     """The report of a caller who does not care."""
 
 
+class Step(Protocol):
+    """An action's work as a value: it can be run here, or written down as plain commands (see rebuild/)."""
+
+    def run(self, context: "Context") -> Loaded:
+        """Do it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """The first argument of every action function; the rest are the action's slots and hyperparameters."""
@@ -44,6 +52,12 @@ class Context:
     """Share of each dataset to use, (0, 1]."""
     report: Report = ignore_progress
     """Called with a `Progress` as often as the action likes."""
+    adapter: Path | None = None
+    """Where a LoRA training leaves its adapter besides the merged weights; None = nowhere."""
+
+    def perform(self, step: Step) -> Loaded:
+        """Run `step` now. A context that only takes notes would keep it instead."""
+        return step.run(self)
 
     def load(self, folder: str) -> Loaded:
         """Model (weights in the precision in which they are stored) and tokenizer of a local folder.
@@ -67,21 +81,26 @@ class Context:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
     def rows(self, path: str, columns: Sequence[str] = ()) -> Any:
-        """A `datasets.Dataset` of the JSONL file's rows, cut to `data_fraction`, at least 1; with `columns` only those.
-
-        The subset is stable and nested: the rows of 10 % are among those of 20 %, whatever the order of the file.
-
-        Raises:
-            ActionFailed: the file has no rows.
-        """
+        """A `datasets.Dataset` of what `chosen_rows` gives for this context's `data_fraction`."""
         from datasets import Dataset
 
-        with Path(path).open(encoding="utf-8") as file:
-            found = [json.loads(line) for line in file if line.strip()]
-        if not found:
-            raise ActionFailed(f"The dataset {path} has no rows.", kind="bad_data")
-        kept = sorted(found, key=_rank)[: max(1, round(self.data_fraction * len(found)))]
-        return Dataset.from_list([{k: row[k] for k in columns if k in row} for row in kept] if columns else kept)
+        return Dataset.from_list(chosen_rows(path, self.data_fraction, columns))
+
+
+def chosen_rows(path: str, fraction: float, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The JSONL file's rows in training order, cut to `fraction`, at least 1; with `columns` only those.
+
+    The subset is stable and nested: the rows of 10 % are among those of 20 %, whatever the order of the file.
+
+    Raises:
+        ActionFailed: the file has no rows.
+    """
+    with Path(path).open(encoding="utf-8") as file:
+        found = [json.loads(line) for line in file if line.strip()]
+    if not found:
+        raise ActionFailed(f"The dataset {path} has no rows.", kind="bad_data")
+    kept = sorted(found, key=_rank)[: max(1, round(fraction * len(found)))]
+    return [{k: row[k] for k in columns if k in row} for row in kept] if columns else kept
 
 
 def _rank(row: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ linear (https://arxiv.org/abs/2203.05482), slerp (https://en.wikipedia.org/wiki/
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ MUST_MATCH = (
     "num_hidden_layers",
     "num_key_value_heads",
 )
+OPTIONS: dict[str, Any] = {"device": "auto", "copy_tokenizer": False, "write_model_card": False, "quiet": True}
+"""mergekit's options, besides the seed."""
+NOT_WEIGHTS = (".json", ".jinja", ".model", ".txt")
+"""Endings of what stands beside the weights: config, tokenizer, chat template. Indexes of weights are not meant."""
 
 
 def merge(
@@ -52,27 +57,59 @@ def merge(
         ActionFailed: the models do not fit together or the method; nothing was computed.
     """
     _check_call(models, base, method)
-    folders = [base, *models] if method in WITH_BASE else models
-    _check_fit(folders)
-    shares = (
-        [weight, 1.0 - weight] if len(models) == 2 and method not in WITH_BASE else [1.0 / len(models)] * len(models)
-    )
-    parameters: dict[str, Any] = {"t": shares[1]} if method == "slerp" else {}
-    if method in WITH_BASE:
-        parameters = {"density": density, "lambda": scale}
-    plan = {
-        "merge_method": method,
-        "models": [_input(folder, share) for folder, share in zip(models, shares, strict=True)],
-        "base_model": _reference(folders[0]) if method != "linear" else None,
-        "parameters": parameters,
-        "dtype": "float32",  # of the arithmetic
-        "out_dtype": _config(folders[0]).get("dtype") or _config(folders[0]).get("torch_dtype"),
-    }
-    context.report(Progress("merge", 0, 1))
-    _run(plan, context)
-    _copy_all_but_weights(Path(folders[0]), context.output)
-    context.report(Progress("merge", 1, 1))
-    return context.load(str(context.output))
+    return context.perform(Merging(method, tuple(models), base, weight, density, scale))
+
+
+@dataclass(frozen=True)
+class Merging:
+    """One mergekit run from folders to a folder; see `merge` for what the values mean."""
+
+    method: str
+    models: tuple[str, ...]
+    base: str
+    weight: float
+    density: float
+    scale: float
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """All inputs; config, tokenizer and chat template are the first one's."""
+        return (self.base, *self.models) if self.method in WITH_BASE else self.models
+
+    def configuration(self, dtype: str | None) -> dict[str, Any]:
+        """What mergekit is told; `dtype` is the precision of the new weights."""
+        weighed = len(self.models) == 2 and self.method not in WITH_BASE
+        shares = [self.weight, 1.0 - self.weight] if weighed else [1.0 / len(self.models)] * len(self.models)
+        parameters: dict[str, Any] = {"t": shares[1]} if self.method == "slerp" else {}
+        if self.method in WITH_BASE:
+            parameters = {"density": self.density, "lambda": self.scale}
+        return {
+            "merge_method": self.method,
+            "models": [_input(folder, share) for folder, share in zip(self.models, shares, strict=True)],
+            "base_model": _reference(self.folders[0]) if self.method != "linear" else None,
+            "parameters": parameters,
+            "dtype": "float32",  # of the arithmetic
+            "out_dtype": dtype,
+        }
+
+    def run(self, context: Context) -> Loaded:
+        """Merge into the context's output folder.
+
+        Raises:
+            ActionFailed: the models do not fit together, which is found before any compute, or mergekit gave up.
+        """
+        _check_fit(self.folders)
+        context.report(Progress("merge", 0, 1))
+        _run(self.configuration(stored_dtype(self.folders[0])), context)
+        _copy_all_but_weights(Path(self.folders[0]), context.output)
+        context.report(Progress("merge", 1, 1))
+        return context.load(str(context.output))
+
+
+def stored_dtype(folder: str) -> str | None:
+    """The precision in which the model in `folder` is stored, as its config.json says: `bfloat16`, ..."""
+    config = _config(folder)
+    return config.get("dtype") or config.get("torch_dtype")
 
 
 def _check_call(models: Sequence[str], base: str, method: str) -> None:
@@ -116,9 +153,7 @@ def _run(plan: dict[str, Any], context: Context) -> None:
         from mergekit.config import MergeConfiguration
         from mergekit.merge import run_merge
         from mergekit.options import MergeOptions
-    options = MergeOptions(
-        device="auto", random_seed=context.seed, copy_tokenizer=False, write_model_card=False, quiet=True
-    )
+    options = MergeOptions(random_seed=context.seed, **OPTIONS)
     try:
         run_merge(MergeConfiguration.model_validate(plan), str(context.output), options)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:  # what mergekit raises for inputs it cannot take
@@ -128,5 +163,5 @@ def _run(plan: dict[str, Any], context: Context) -> None:
 def _copy_all_but_weights(source: Path, target: Path) -> None:
     """Config, tokenizer and chat template: mergekit itself would take them from any of the models."""
     for file in source.iterdir():
-        if file.suffix in (".json", ".jinja", ".model", ".txt") and not file.name.endswith(".index.json"):
+        if file.suffix in NOT_WEIGHTS and not file.name.endswith(".index.json"):
             shutil.copy(file, target / file.name)

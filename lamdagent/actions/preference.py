@@ -1,7 +1,7 @@
 """Direct preference optimisation (https://arxiv.org/abs/2305.18290) and its loss variants, full or LoRA."""
 
 from lamdagent.actions.context import Context, Loaded
-from lamdagent.actions.training import Recipe, arguments, reference, train
+from lamdagent.actions.training import Recipe, Training
 from lamdagent.objects.dataset import COLUMNS
 
 
@@ -27,9 +27,6 @@ def dpo(
 
     `loss` is one of TRL's: sigmoid (DPO), hinge (SLiC), ipo, apo_zero, ... See `Recipe` for the rest.
     """
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.dpo_trainer import DPOTrainer
-
     recipe = Recipe(
         learning_rate=learning_rate,
         steps=steps,
@@ -42,14 +39,5 @@ def dpo(
         lora_alpha=lora_alpha,
         lora_layers=lora_layers,
     )
-    configuration = DPOConfig(**arguments(context, recipe), beta=beta, loss_type=[loss])
-    return train(
-        context,
-        DPOTrainer,
-        configuration,
-        model=model,
-        dataset=dataset,
-        columns=COLUMNS["preference"],
-        recipe=recipe,
-        ref_model=None if lora_rank else reference(context, model),  # with LoRA: itself, the adapter off
-    )
+    options = {"beta": beta, "loss_type": [loss]}
+    return context.perform(Training("DPO", model, dataset, COLUMNS["preference"], recipe, options, compares=True))

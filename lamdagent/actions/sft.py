@@ -1,7 +1,7 @@
 """Supervised fine-tuning (https://arxiv.org/abs/2203.02155, step 1), full or LoRA (https://arxiv.org/abs/2106.09685)."""
 
 from lamdagent.actions.context import Context, Loaded
-from lamdagent.actions.training import Recipe, arguments, train
+from lamdagent.actions.training import Recipe, Training
 from lamdagent.objects.dataset import COLUMNS
 
 
@@ -22,9 +22,6 @@ def sft(
     lora_layers: int = 0,
 ) -> Loaded:
     """Learn the completions; the prompts carry no loss. See `Recipe` for the hyperparameters."""
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
-
     recipe = Recipe(
         learning_rate=learning_rate,
         steps=steps,
@@ -37,7 +34,5 @@ def sft(
         lora_alpha=lora_alpha,
         lora_layers=lora_layers,
     )
-    configuration = SFTConfig(**arguments(context, recipe), completion_only_loss=True)
-    return train(
-        context, SFTTrainer, configuration, model=model, dataset=dataset, columns=COLUMNS["sft"], recipe=recipe
-    )
+    options = {"completion_only_loss": True}
+    return context.perform(Training("SFT", model, dataset, COLUMNS["sft"], recipe, options))

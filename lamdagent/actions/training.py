@@ -1,9 +1,9 @@
-"""What our TRL trainers share: one trainer run from a folder and rows to a full model in the precision it had."""
+"""What our TRL trainers share: the training as a value, its arguments, and the run."""
 
 import copy
 import gc
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 from lamdagent.actions.context import Context, Loaded, known_warnings_ignored
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress
+
+OPTIONAL_COLUMNS = ("tools", "chat_template_kwargs")
+"""What TRL's chat templates read besides a dataset's own columns."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,28 @@ class Recipe:
         return max(size for size in fitting if self.batch_size % size == 0)
 
 
-def arguments(context: Context, recipe: Recipe) -> dict[str, Any]:
-    """The recipe as keyword arguments of any TRL configuration class."""
+@dataclass(frozen=True)
+class Device:
+    """What a trainer's arguments ask of the machine; in a script, expressions stand here instead of values."""
+
+    gpu: Any
+    cpu: Any
+    bf16: Any
+    """Mixed precision in bf16."""
+
+
+def device_here() -> Device:
+    """What this machine has."""
     import torch
 
     gpu = torch.cuda.is_available()
+    return Device(gpu, not gpu, gpu and torch.cuda.is_bf16_supported())
+
+
+def arguments(recipe: Recipe, seed: int, output: str, device: Device) -> dict[str, Any]:
+    """The recipe as keyword arguments of any TRL configuration class."""
     return {
-        "output_dir": str(context.output),
+        "output_dir": output,
         "learning_rate": recipe.learning_rate,
         "max_steps": recipe.steps or -1,
         "num_train_epochs": recipe.epochs,
@@ -58,13 +76,13 @@ def arguments(context: Context, recipe: Recipe) -> dict[str, Any]:
         "gradient_accumulation_steps": recipe.batch_size // recipe.micro,
         "max_length": recipe.max_length,
         "warmup_steps": recipe.warmup,
-        "seed": context.seed,
-        "use_cpu": not gpu,
+        "seed": seed,
+        "use_cpu": device.cpu,
         # On a CPU, autocast costs LoRA on bf16 weights a fifth of its speed and makes full steps noisier.
-        "bf16": gpu and torch.cuda.is_bf16_supported(),
-        "activation_checkpointing": gpu,
+        "bf16": device.bf16,
+        "activation_checkpointing": device.gpu,
         "gradient_checkpointing": None,
-        "dataloader_pin_memory": gpu,
+        "dataloader_pin_memory": device.gpu,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": "none",
@@ -73,84 +91,115 @@ def arguments(context: Context, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def train(
-    context: Context,
-    trainer: Any,
-    configuration: Any,
-    *,
-    model: str,
-    dataset: str,
-    columns: Sequence[str],
-    recipe: Recipe,
-    **further: Any,
-) -> Loaded:
-    """Train the model in folder `model` on the rows in file `dataset`; a LoRA adapter ends up merged into the weights.
-
-    `trainer` is a TRL trainer class, `configuration` its filled-in arguments, `further` goes to the trainer.
-
-    Raises:
-        ActionFailed: the loss is not a number, memory ran out, or no row has a token to learn from.
-    """
-    policy, tokenizer = context.load(model)
-    stored = copy.deepcopy((policy.config, policy.generation_config)), policy.dtype
-    if not recipe.lora_rank:
-        policy.float()  # steps of a small learning rate vanish in bf16 weights
-    rows = context.rows(dataset, (*columns, "tools", "chat_template_kwargs"))
-    with known_warnings_ignored(), _compact_loss(), _out_of_memory_explained(recipe):
-        run = trainer(
-            model=policy,
-            args=configuration,
-            train_dataset=rows,
-            processing_class=tokenizer,
-            peft_config=_adapter(recipe, policy),
-            **further,
-        )
-        _listen(context, run)
-        if not len(run.train_dataset):
-            reason = f"No row of {dataset} has a token to learn from within max_length={recipe.max_length}."
-            raise ActionFailed(reason, kind="bad_data")
-        run.train()
-    trained = run.model.merge_and_unload() if recipe.lora_rank else run.model
-    del run
-    gc.collect()  # trainer and optimizer refer to each other, and their memory is wanted for the evaluation
-    return _restored(trained, *stored), context.tokenizer(model)
-
-
-def reference(context: Context, folder: str) -> Any:
-    """The model in `folder` for trainers that compare with it: exactly the policy before its first step."""
-    return context.load(folder)[0].float().eval()
-
-
-def _adapter(recipe: Recipe, policy: Any) -> Any:
-    """LoRA on every linear layer but the head, in the last `lora_layers` layers."""
-    if not recipe.lora_rank:
-        return None
-    import torch
-    from peft import LoraConfig
-
-    layers = policy.config.get_text_config().num_hidden_layers
-    head = policy.get_output_embeddings()
-    linear = {
-        name.rsplit(".", 1)[-1]  # peft's own "all-linear" cannot be combined with chosen layers
-        for name, module in policy.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
+def adapter(recipe: Recipe, targets: Any, layers: Any) -> dict[str, Any]:
+    """The recipe as keyword arguments of peft's LoraConfig; `targets`, `layers`: which modules get an adapter."""
+    return {
+        "r": recipe.lora_rank,
+        "lora_alpha": recipe.lora_alpha,
+        "target_modules": targets,
+        "layers_to_transform": layers,
+        "task_type": "CAUSAL_LM",
     }
-    chosen = list(range(max(0, layers - recipe.lora_layers), layers)) if recipe.lora_layers else None
-    return LoraConfig(
-        r=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,
-        target_modules=sorted(linear),
-        layers_to_transform=chosen,
-        task_type="CAUSAL_LM",
-    )
 
 
-def _restored(model: Any, configs: tuple[Any, Any], dtype: Any) -> Any:
+@dataclass(frozen=True)
+class Training:
+    """One TRL trainer run from a folder and rows to a full model in the precision it had; LoRA ends up merged."""
+
+    method: str
+    """`SFT`, `DPO`, ...: TRL has a `<method>Trainer` and a `<method>Config`."""
+    model: str
+    """Folder."""
+    dataset: str
+    """JSONL file."""
+    columns: tuple[str, ...]
+    """What the trainer reads of each row; OPTIONAL_COLUMNS too, where a row has them."""
+    recipe: Recipe
+    options: Mapping[str, Any]
+    """Arguments that only this method's configuration has."""
+    compares: bool = False
+    """The trainer takes a reference model: exactly the policy before its first step. LoRA needs none of its own."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a second model has to be loaded: with LoRA the policy itself, the adapter off, is the reference."""
+        return self.compares and not self.recipe.lora_rank
+
+    def run(self, context: Context) -> Loaded:
+        """Train.
+
+        Raises:
+            ActionFailed: the loss is not a number, memory ran out, or no row has a token to learn from.
+        """
+        import trl
+
+        policy, tokenizer = context.load(self.model)
+        configs, dtype = copy.deepcopy((policy.config, policy.generation_config)), policy.dtype
+        if not self.recipe.lora_rank:
+            policy.float()  # steps of a small learning rate vanish in bf16 weights
+        rows = context.rows(self.dataset, (*self.columns, *OPTIONAL_COLUMNS))
+        settings = arguments(self.recipe, context.seed, str(context.output), device_here())
+        further = {"ref_model": context.load(self.model)[0].float().eval()} if self.needs_reference else {}
+        with known_warnings_ignored(), _compact_loss(), _out_of_memory_explained(self.recipe):
+            trainer = getattr(trl, f"{self.method}Trainer")(
+                model=policy,
+                args=getattr(trl, f"{self.method}Config")(**settings, **self.options),
+                train_dataset=rows,
+                processing_class=tokenizer,
+                peft_config=self._adapter(policy),
+                **further,
+            )
+            _listen(context, trainer)
+            if not len(trainer.train_dataset):
+                reason = f"No row of {self.dataset} has a token to learn from within max_length"
+                raise ActionFailed(f"{reason}={self.recipe.max_length}.", kind="bad_data")
+            trainer.train()
+        trained = self._merged(trainer.model, context)
+        del trainer
+        gc.collect()  # trainer and optimizer refer to each other, and their memory is wanted for the evaluation
+        return restored(trained, *configs, dtype).eval(), context.tokenizer(self.model)
+
+    def _adapter(self, policy: Any) -> Any:
+        if not self.recipe.lora_rank:
+            return None
+        from peft import LoraConfig
+
+        layers = last_layers(policy, self.recipe.lora_layers)
+        return LoraConfig(**adapter(self.recipe, linear_layers(policy), layers))
+
+    def _merged(self, model: Any, context: Context) -> Any:
+        if not self.recipe.lora_rank:
+            return model
+        if context.adapter:
+            model.save_pretrained(context.adapter)
+            (context.adapter / "README.md").unlink(missing_ok=True)  # peft's empty form
+        return model.merge_and_unload()
+
+
+# The next three functions also stand, word for word, in the scripts of rebuild/: nothing of this package in them.
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Names of every linear layer but the head; peft's own "all-linear" cannot be combined with chosen layers."""
+    import torch
+
+    head = model.get_output_embeddings()
+    found = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and part is not head]
+    return sorted({name.rsplit(".", 1)[-1] for name in found})
+
+
+def last_layers(model: Any, count: int) -> list[int] | None:
+    """Numbers of the last `count` layers; None, meaning all, for 0."""
+    layers = model.config.get_text_config().num_hidden_layers
+    return list(range(max(0, layers - count), layers)) if count else None
+
+
+def restored(model: Any, config: Any, generation_config: Any, dtype: Any) -> Any:
     """The trained weights as a plain model again: trainers patch its forward and rewrite its token ids."""
     vars(model).pop("forward", None)
     model.activation_checkpointing_disable()
-    model.config, model.generation_config = configs
-    return model.to(dtype).eval()
+    model.config, model.generation_config = config, generation_config
+    return model.to(dtype)
 
 
 def _listen(context: Context, run: Any) -> None:

@@ -25,7 +25,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job leaves: figures here, files in its output folder (`model/`, `samples/`)."""
+    """What a job leaves: figures here, files in its output folder (`model/`, `adapter/`, `samples/`)."""
 
     scores: Mapping[str, Score]
     """Task name -> score on the task's own scale."""
@@ -67,7 +67,8 @@ def make(
     started = time.monotonic()
     folder = Path(output) / "model"
     module, _, name = function.partition(":")
-    context = Context(output=folder, seed=seed, data_fraction=data_fraction, report=follow)
+    beside = Path(output) / "adapter"
+    context = Context(output=folder, seed=seed, data_fraction=data_fraction, report=follow, adapter=beside)
     os.environ["LAMDAGENT_RUN_ID"] = run_id
     try:
         model, tokenizer = getattr(importlib.import_module(module), name)(context, **inputs)

@@ -8,7 +8,7 @@ from typing import Any
 from lamdagent.actions.action import Action, ActionType, Scalar
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.objects.dataset import Dataset
-from lamdagent.objects.model import Model
+from lamdagent.objects.model import Model, Origin
 from lamdagent.tracking import schema
 from lamdagent.tracking.records import RunRecord
 from lamdagent.trial import History, Status, Trial
@@ -105,6 +105,7 @@ def _model(record: RunRecord) -> Model:
         depth=int(tags.get(schema.MODEL_DEPTH, 0)),
         architecture=tags.get(schema.MODEL_ARCHITECTURE, ""),
         vocabulary=int(tags.get(schema.MODEL_VOCABULARY, 0)),
+        origin=Origin(**origin) if (origin := _json(tags.get(schema.ORIGIN), None)) else None,
     )
 
 

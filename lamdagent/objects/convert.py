@@ -19,6 +19,8 @@ from lamdagent.objects.sources import WHEELS, Spec, folder_faults, function_of, 
 
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md")
 """Never code, never pickles."""
+HUB_IGNORED = ("*/*", "consolidated*")
+"""Second copies of the weights in other layouts."""
 FORMAT = "1"
 """Part of the name of everything that this file makes; another one makes it again."""
 
@@ -37,6 +39,8 @@ class Prepared:
     """Rows of the embedding."""
     license: str
     """As given, else as the model's card says; empty when unknown."""
+    revision: str | None = None
+    """The hub's commit, else the revision as given."""
 
 
 def prepare_model(report: Report, *, spec: Spec, tracking_uri: str | None = None) -> Prepared:
@@ -57,6 +61,7 @@ def prepare_model(report: Report, *, spec: Spec, tracking_uri: str | None = None
         architecture=config["architectures"][0],
         vocabulary=int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0),
         license=spec.get("license") or _license(spec, folder),
+        revision=commit or spec.get("revision"),
     )
 
 
@@ -84,9 +89,10 @@ def _from_hub(spec: Spec) -> tuple[Path, str]:
     try:
         if file:
             return from_gguf(Path(hf_hub_download(source, file, revision=revision))), ""
-        ignored = ["*/*", "consolidated*"]  # second copies of the weights in other layouts
         folder = Path(
-            snapshot_download(source, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns=ignored)
+            snapshot_download(
+                source, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns=list(HUB_IGNORED)
+            )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(f"{source} cannot be fetched from the hub: {str(error).strip().splitlines()[0]}") from error
@@ -113,26 +119,34 @@ def from_gguf(file: Path) -> Path:
 
 
 def _dequantise(file: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     from lamdagent.actions.context import quiet
 
     quiet()
-    read: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
-    auto: Any = AutoModelForCausalLM
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no other switch
-            loaded = auto.from_pretrained(str(file.parent), dtype=torch.bfloat16, **read)
-            tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **read)
+            plain, tokenizer = read_gguf(str(file.parent), file.name)
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise UserError(f"transformers {_version('transformers')} cannot read {file}: {error}") from error
+    plain.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+# This function also stands, word for word, in the scripts of rebuild/: nothing of this package in it.
+
+
+def read_gguf(folder: str, name: str) -> tuple[Any, Any]:
+    """The model in a GGUF file, dequantised to bf16, and its tokenizer with chat template."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    auto: Any = AutoModelForCausalLM
+    loaded = auto.from_pretrained(folder, gguf_file=name, local_files_only=True, dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
     # What came from a GGUF file counts as quantised and refuses to be saved: move the weights into a plain model.
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     plain = auto.from_config(type(loaded.config).from_dict(settings), dtype=torch.bfloat16)
     plain.load_state_dict(loaded.state_dict())
-    plain.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    return plain, tokenizer
 
 
 def _version(package: str) -> str:

