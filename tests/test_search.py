@@ -253,7 +253,7 @@ class TestChampion:
         )
         with urllib.request.urlopen(request, timeout=60) as reply:
             (answer,) = json.load(reply)
-        assert answer["object"] == "chat.completion" and answer["usage"]["completion_tokens"] == 5
+        assert answer["object"] == "chat.completion" and 1 <= answer["usage"]["completion_tokens"] <= 5
         assert answer["choices"][0]["message"]["role"] == "assistant" and answer["choices"][0]["message"]["content"]
         assert answer["model"].startswith("runs:/"), "where its weights are, not a path of this machine"
 
