@@ -1,10 +1,12 @@
 """What a search writes, in the search's words: decisions, outcomes and models become runs of the store."""
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
@@ -13,6 +15,8 @@ from lamdagent.memory.history import RETRYABLE
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import recipe, step
 from lamdagent.plan import Plan
+from lamdagent.report.data import document, scales, telling_records
+from lamdagent.report.render import page
 from lamdagent.selection.policy import Decision
 from lamdagent.tracking import schema
 from lamdagent.tracking.lineage import ModelEntry
@@ -20,6 +24,8 @@ from lamdagent.tracking.records import RunRecord
 from lamdagent.tracking.store import Store
 from lamdagent.tracking.weights import local_root
 from lamdagent.trial import History
+
+log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -45,21 +51,25 @@ class Journal:
         searches = [r for r in records if r.kind == "search" and r.tags.get(schema.REFLECTION)]
         self.reflection = searches[-1].tags[schema.REFLECTION] if searches else ""
         last = self.store.find_search(search_id)
+        tags = {schema.SCALES: scales(self.plan.tasks)}
         if last is not None and last.status in ("FAILED", "KILLED"):
             self.search_run_id = last.run_id
             self.store.reopen_search(last.run_id)
+            self.store.set_tags(last.run_id, tags)
             return len([r for r in records if r.search_run_id == last.run_id and _counts(r)])
         name = f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
         tasks = [task.name for task in self.plan.tasks]
         self.search_run_id = self.store.start_search(
             search_id, name, self._params(), self.config_yaml, self._text(), tasks
         )
+        self.store.set_tags(self.search_run_id, tags)
         return 0
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] | str, reason: str) -> None:
         """End the search run."""
         if self.search_run_id:
             self.store.end_search(self.search_run_id, status, reason)  # type: ignore[arg-type]
+            self.report()
 
     def records(self) -> list[RunRecord]:
         """All runs of the experiment."""
@@ -106,6 +116,7 @@ class Journal:
         kept = {k: v for k, v in known.metrics.items() if k.startswith((schema.TASK_PREFIX, schema.SCORE))}
         entry = ModelEntry(f"model-{decision.action.fingerprint[:8]}", weights)
         self.store.finish_run(run_id, metrics=kept, model=entry, texts={schema.MEMORY: memory})
+        self.report()
         return True
 
     def finish(
@@ -137,6 +148,7 @@ class Journal:
         """Close a run as failed, with its reason."""
         self.store.fail_run(run_id, failed.reason, failed.details, failed.kind)
         self._discard(run_id)
+        self.report()
 
     def tested(self, run_id: str, outcome: Outcome, plan: Plan, output: Path) -> None:
         """Add test scores to a finished run."""
@@ -151,6 +163,19 @@ class Journal:
         """The best score so far, by number of trials: MLflow draws the curve."""
         if history.scored and history.scored[0].score:
             self.store.log_progress_metric(self.search_run_id, history.scored[0].score.value, trials)
+        self.report()
+
+    def report(self) -> None:
+        """Bring the report on the search run up to date; what goes wrong with it is logged and hurts nothing."""
+        try:
+            records = {record.run_id: record for record in self.store.runs()}
+            search = records[self.search_run_id]
+            history = self.store.client.get_metric_history(search.run_id, schema.SCORE)
+            shown = telling_records(list(records.values()), search.run_id)
+            text = page(document(search, shown, [(m.step, m.value) for m in history]), _links(self.store.uri))
+            self.store.log_text(search.run_id, schema.REPORT, text)
+        except Exception:
+            log.warning("The report could not be written.", exc_info=log.isEnabledFor(logging.DEBUG))
 
     def remember(self, reflection: str, traces: Sequence[str], run_id: str) -> None:
         """Keep the LLM's memory update; its calls are shown on the run that it came after."""
@@ -248,6 +273,14 @@ def _counts(record: RunRecord) -> bool:
     """Whether a run is a trial that was spent: an interrupted one was not."""
     retried = record.status == "FAILED" and record.tags.get(schema.FAILURE_KIND) in RETRYABLE
     return record.kind == "action" and not retried
+
+
+def _links(uri: str) -> str:
+    """Where MLflow's UI is when the store is a server, without a password; empty for a database."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/", "", ""))
 
 
 def _run_of(model: Model, history: History) -> str:
