@@ -452,8 +452,10 @@ tableBar();
 table();
 dag();
 const measured = () => { curve(); trade(); };
-let last = 0;
-new ResizeObserver(() => { if (last !== document.body.clientWidth) { last = document.body.clientWidth; measured(); } }).observe(document.body);
+addEventListener("resize", measured);
 measured();
 if (doc.search.reflection) { $("memory-section").hidden = false; $("memory").replaceChildren(bdi(doc.search.reflection)); }
+// `#<run id>` opens its details.
+const asked = decodeURIComponent(location.hash.slice(1));
+if (byId.has(asked)) pick(asked, null);
 document.documentElement.dataset.ready = "1";

@@ -25,15 +25,15 @@ def page(document: Document, links: str = "") -> str:
         links: What comes before `#/experiments/...` in a link to MLflow's UI, such as `https://host/` or `../`; empty:
             run ids stand where links would.
     """
-    content = {"__TITLE__": escape(document["search"]["name"]), "__DATA__": _embed(document | {"links": links})}
+    content = {"__TITLE__": _text(document["search"]["name"]), "__DATA__": _embed(document | {"links": links})}
     return _fill("page.html", content)
 
 
 def index(searches: Sequence[Mapping[str, str]]) -> str:
     """The list of searches: `name`, `href`, `experiment`, `status`, `score` and `when` of each, any text."""
     rows = [
-        f'<tr><td><a href="{escape(one["href"])}"><bdi>{escape(one["name"])}</bdi></a></td>'
-        + "".join(f"<td><bdi>{escape(one[cell])}</bdi></td>" for cell in ("experiment", "status", "score", "when"))
+        f'<tr><td><a href="{_text(one["href"])}"><bdi>{_text(one["name"])}</bdi></a></td>'
+        + "".join(f"<td><bdi>{_text(one[cell])}</bdi></td>" for cell in ("experiment", "status", "score", "when"))
         + "</tr>"
         for one in searches
     ]
@@ -50,6 +50,11 @@ def _fill(template: str, content: Mapping[str, str]) -> str:
     """The template with its style, script, policy and content; what is filled in is not looked at again."""
     parts = {"__STYLE__": _asset("page.css"), "__SCRIPT__": _asset("page.js"), "__POLICY__": policy(), **content}
     return re.sub("|".join(parts), lambda match: parts[match[0]], _asset(template))
+
+
+def _text(text: str) -> str:
+    """HTML that shows `text`, in ASCII: halves of letters, which no file can hold, included."""
+    return escape(text).encode("ascii", "xmlcharrefreplace").decode()
 
 
 def _embed(document: Document) -> str:
