@@ -3,8 +3,8 @@
     GET /lamdagent/                         the searches
     GET /lamdagent/search?run_id=<run id>   best-so-far curve, pipelines, Pareto front and reasons of one search
 
-Both behind `--static-prefix`, read-only. `--app-name lamdagent-auth` is the same behind MLflow's own basic-auth app, with
-its settings: one sees the searches of the experiments that one may read. The run id stands in the query because
+Both behind `--static-prefix`, read-only. `--app-name lamdagent-auth` is the same behind MLflow's own basic-auth app,
+with its settings: one sees the searches of the experiments that one may read. The run id stands in the query because
 MLflow's authorization finds a route by its exact path and the run by that parameter.
 """
 

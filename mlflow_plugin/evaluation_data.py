@@ -1,4 +1,4 @@
-"""`mlflow.data.from_lm_eval`: lm-eval tasks as a dataset of MLflow, so that scores hang on what they were measured on."""
+"""`mlflow.data.from_lm_eval`: lm-eval tasks as a dataset of MLflow, so that scores say what they were measured on."""
 
 import hashlib
 import json

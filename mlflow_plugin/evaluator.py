@@ -1,4 +1,4 @@
-"""`mlflow.models.evaluate(..., model_type="lm-eval", evaluators="lm-eval")`: lm-eval's figures, on run, model and dataset.
+"""`mlflow.models.evaluate(..., evaluators="lm-eval")`: lm-eval's figures, on run, model and dataset.
 
     data = mlflow.data.from_lm_eval(["arc_easy", "piqa"], limit=200)
     mlflow.models.evaluate("models:/mine@champion", data, model_type="lm-eval", evaluators="lm-eval")
@@ -22,8 +22,8 @@ BATCH_SIZE = 32
 class LmEvalEvaluator(ModelEvaluator):  # type: ignore[misc]
     """Answers only to `model_type="lm-eval"`: MLflow asks every evaluator about every evaluation.
 
-    `evaluator_config`, all optional: `tasks`, `folder`, `split`, `limit` as in `mlflow.data.from_lm_eval`, for data that
-    does not come from there; `model`, a local folder in Hugging Face layout or an MLflow URI, where no `model` is
+    `evaluator_config`, all optional: `tasks`, `folder`, `split`, `limit` as in `mlflow.data.from_lm_eval`, for data
+    that does not come from there; `model`, a local folder in Hugging Face layout or an MLflow URI, where no `model` is
     given to `evaluate` (with `model_id` its scores hang on that model); `batch_size`.
     """
 

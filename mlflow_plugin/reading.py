@@ -62,9 +62,7 @@ def search_document(client: MlflowClient, run_id: str, readable: Readable) -> Do
 def telling(client: MlflowClient, experiment_id: str) -> list[RunRecord]:
     """The best runs of an experiment and its newest bases."""
     best = _ask(client, [experiment_id], "status = 'FINISHED'", f"metrics.`{schema.SCORE}` DESC", BEST)
-    bases = _ask(
-        client, [experiment_id], f"tags.`{schema.KIND}` = 'base'", "attributes.start_time DESC", BASES
-    )
+    bases = _ask(client, [experiment_id], f"tags.`{schema.KIND}` = 'base'", "attributes.start_time DESC", BASES)
     return [record for record in [*best, *bases] if record.kind in ("base", "action")]
 
 

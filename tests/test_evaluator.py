@@ -129,7 +129,12 @@ def test_digest_tells_what_was_measured():
 
 
 def test_metric_names_are_ones_that_mlflow_takes():
-    figures = {"alias": "gsm8k", "exact_match,strict-match": 0.5, "exact_match_stderr,strict-match": 0.1, "n,none": "N/A"}
+    figures = {
+        "alias": "gsm8k",
+        "exact_match,strict-match": 0.5,
+        "exact_match_stderr,strict-match": 0.1,
+        "n,none": "N/A",
+    }
     names = {"gsm8k.exact_match.strict-match": 0.5, "gsm8k.exact_match.strict-match_stderr": 0.1}
     assert named("gsm8k", figures) == names
     assert list(named("a@b", {"f1[x],none": 1})) == ["a_b.f1_x_"]

@@ -20,15 +20,21 @@ def search(status: str = "FINISHED", name: str = "search auto seed 0", **tags: s
     return RunRecord("s", "1", name, status, 1, 90_000, "", {"agent": "auto", "tasks": "x x 1"}, {}, tags)
 
 
-def run(name: str, start: int, calls: float | None, loss: float = 2.0, parents: list[str] | None = None, **more) -> RunRecord:
+def run(
+    name: str, start: int, calls: float | None, loss: float = 2.0, parents: list[str] | None = None, **more
+) -> RunRecord:
     kind = more.pop("kind", "action" if parents else "base")
     tags = {"lamdagent.kind": kind, "mlflow.parentRunId": more.pop("of", "s"), "lamdagent.tasks": TAG}
     tags |= {"lamdagent.parents": json.dumps(parents or []), "lamdagent.action": "sft" if parents else ""}
     tags |= {"lamdagent.slots": json.dumps({"model": ["model-1"], "dataset": ["support"]})} | more.pop("tags", {})
-    metrics = {} if calls is None else {"task.calls": calls, "task.calls_stderr": 0.04, "task.loss": loss, "score": 0.99}
+    metrics = (
+        {} if calls is None else {"task.calls": calls, "task.calls_stderr": 0.04, "task.loss": loss, "score": 0.99}
+    )
     metrics |= {"cost.seconds": 2.0} | more.pop("metrics", {})
     status = "FAILED" if calls is None else "FINISHED"
-    return RunRecord(name, more.pop("experiment", "1"), name, status, start, start + 9, "", {"lr": "0.1"}, metrics, tags)
+    return RunRecord(
+        name, more.pop("experiment", "1"), name, status, start, start + 9, "", {"lr": "0.1"}, metrics, tags
+    )
 
 
 BASE = run("base", 1, 0.2)
@@ -71,7 +77,9 @@ class TestDocument:
         assert nodes(made)["old"]["score"] is None and not nodes(made)["old"]["comparable"] and made["champion"] == "b"
 
     def test_failures_say_why_and_interrupted_trials_have_no_number(self):
-        bad = run("bad", 5, None, parents=["a"], tags={"lamdagent.status_reason": "NaN", "lamdagent.failure_kind": "nan"})
+        bad = run(
+            "bad", 5, None, parents=["a"], tags={"lamdagent.status_reason": "NaN", "lamdagent.failure_kind": "nan"}
+        )
         cut = run("cut", 6, None, parents=["a"], tags={"lamdagent.failure_kind": "interrupted"})
         made = document(search(), [*RUNS, bad, cut])
         assert nodes(made)["bad"]["failure"] == "NaN" and made["search"]["failed"] == 2
@@ -97,7 +105,10 @@ class TestDocument:
 
 class TestBounds:
     def test_few_hundred_of_many_with_best_bases_and_all_ancestors(self):
-        many = [run(f"r{n}", n + 10, 0.2 + n % 7 / 100, parents=[f"r{n - 1}" if n % 9 == 8 else "base"]) for n in range(5000)]
+        many = [
+            run(f"r{n}", n + 10, 0.2 + n % 7 / 100, parents=[f"r{n - 1}" if n % 9 == 8 else "base"])
+            for n in range(5000)
+        ]
         many[40] = run("r40", 50, 0.4, parents=["base"], metrics={"score": 1.0})
         shown = {record.run_id for record in telling_records([search(), BASE, *many], "s")}
         assert {"base", "r40", "r4999"} <= shown and 300 <= len(shown) < 900
@@ -144,7 +155,9 @@ class TestPage:
     @pytest.mark.parametrize("text", HOSTILE)
     def test_text_of_runs_stays_text(self, text):
         tags = dict.fromkeys(("lamdagent.reason", "lamdagent.action", "lamdagent.policy", "lamdagent.slots"), text)
-        bad = RunRecord(text, text, text, text, 2, 3, text, {text: text}, {text: 1.0}, dict.fromkeys((text, *tags), text))
+        bad = RunRecord(
+            text, text, text, text, 2, 3, text, {text: text}, {text: 1.0}, dict.fromkeys((text, *tags), text)
+        )
         ours = run("a", 5, 0.3, parents=[text, "base"], tags=tags)
         made = page(document(search(name=text, **{"lamdagent.reflection": text}), [BASE, bad, ours]), "https://host/")
         assert elements(made) == elements(page(document(search(), [BASE]), ""))
