@@ -274,7 +274,8 @@ function dag() {
     const a = at.get(from), b = at.get(to);
     if (!a || !b) continue;
     const x1 = a.x + BOX.width, y1 = a.y + BOX.height / 2, y2 = b.y + BOX.height / 2, bend = Math.max(30, (b.x - x1) / 2);
-    const path = s("path", { class: "edge", d: `M${x1} ${y1}C${x1 + bend} ${y1} ${b.x - bend} ${y2} ${b.x} ${y2}` });
+    const dip = b.x - x1 > BOX.across + 1 ? 42 : 0; // past other columns it goes between the rows, not behind boxes
+    const path = s("path", { class: "edge", d: `M${x1} ${y1}C${x1 + bend} ${y1 + dip} ${b.x - bend} ${y2 + dip} ${b.x} ${y2}` });
     path.dataset.from = from;
     path.dataset.to = to;
     if (chain.has(from) && chain.has(to)) { path.classList.add("champion"); strong.push(path); } else lines.push(path);
