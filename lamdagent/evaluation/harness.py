@@ -43,9 +43,7 @@ def evaluate(
     model.eval()
     try:
         for task in tasks:
-            with _finite(model), _quiet():
-                lm = _language_model(model, copy.deepcopy(tokenizer), batch_size, partial(_say, report, task))
-                results = _run(lm, task, split, chat=bool(getattr(tokenizer, "chat_template", None)))
+            results = run_task(model, tokenizer, task, split, report, batch_size)
             found = [sample for rows in results["samples"].values() for sample in rows]
             if samples:
                 _write(samples / f"{task.name}.jsonl", found, task)
@@ -53,6 +51,18 @@ def evaluate(
     finally:
         model.train(training)
     return scores
+
+
+def run_task(model: Any, tokenizer: Any, task: Task, split: Split, report: Report, batch_size: int = 32) -> Any:
+    """All that lm-eval gives for one task (its `results`, `samples`, `n-samples`, ...); the model must be in eval mode.
+
+    Raises:
+        ActionFailed: kind `bad_model`: the model yields no numbers.
+        UserError: lm-eval has no such task or split.
+    """
+    with _finite(model), _quiet():
+        lm = _language_model(model, copy.deepcopy(tokenizer), batch_size, partial(_say, report, task))
+        return _run(lm, task, split, chat=bool(getattr(tokenizer, "chat_template", None)))
 
 
 def _say(report: Report, task: Task, done: int, total: int) -> None:
@@ -93,7 +103,7 @@ def _load(task: Task, split: Split) -> Any:
     if split not in task.splits:
         raise UserError(f"Task {task.name}: `splits` does not say which dataset split is `{split}`.")
     wanted = task.splits[split]
-    changed = {"task": task.task, "test_split": wanted, **task.options}
+    changed = {"task": task.task, **({"test_split": wanted} if wanted else {}), **task.options}
     try:
         return manager.load([{"group": "lamdagent", "task": [changed]}])
     except KeyError as error:

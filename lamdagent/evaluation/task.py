@@ -38,7 +38,7 @@ class Task:
     folder: str = ""
     """Folder of YAML tasks, or empty for the ones lm-eval ships."""
     splits: Mapping[str, str] = field(default_factory=lambda: {"search": "validation", "test": "test"})
-    """Our split -> the dataset split that lm-eval reads."""
+    """Our split -> the dataset split that lm-eval reads; empty: the one that the task itself names."""
     limits: Mapping[str, int] = field(default_factory=dict)
     """Our split -> most items; absent = all. Always the same items."""
     options: Mapping[str, Any] = field(default_factory=dict)

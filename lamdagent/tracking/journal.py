@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from mlflow.exceptions import MlflowException
 
@@ -18,6 +20,8 @@ from lamdagent.memory.history import RETRYABLE
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import recipe, step
 from lamdagent.plan import Plan
+from lamdagent.report.data import document, scales, telling_records
+from lamdagent.report.render import page
 from lamdagent.selection.policy import Decision
 from lamdagent.tracking import schema
 from lamdagent.tracking.lineage import ModelEntry
@@ -26,8 +30,12 @@ from lamdagent.tracking.store import Store
 from lamdagent.tracking.weights import local_root
 from lamdagent.trial import History
 
+<<<<<<< HEAD
 SIGN_S = 60.0
 """Seconds between two signs of life."""
+=======
+log = logging.getLogger(__name__)
+>>>>>>> page
 
 
 class Journal:
@@ -52,21 +60,29 @@ class Journal:
         searches = [r for r in records if r.kind == "search" and r.tags.get(schema.REFLECTION)]
         self.reflection = searches[-1].tags[schema.REFLECTION] if searches else ""
         last = self.store.find_search(search_id)
+        tags = {schema.SCALES: scales(self.plan.tasks)}
         if last is not None and last.status in ("FAILED", "KILLED"):
             self.search_run_id = last.run_id
             self.store.reopen_search(last.run_id)
+<<<<<<< HEAD
             return len([r for r in self.store.trials_of(last.run_id) if _counts(r)])
+=======
+            self.store.set_tags(last.run_id, tags)
+            return len([r for r in records if r.search_run_id == last.run_id and _counts(r)])
+>>>>>>> page
         name = f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
         tasks = [task.name for task in self.plan.tasks]
         self.search_run_id = self.store.start_search(
             search_id, name, self._params(), self.config_yaml, self._text(), tasks
         )
+        self.store.set_tags(self.search_run_id, tags)
         return 0
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] | str, reason: str) -> None:
         """End the search run."""
         if self.search_run_id:
             self.store.end_search(self.search_run_id, status, reason)  # type: ignore[arg-type]
+            self.report()
 
     def records(self) -> list[RunRecord]:
         """The telling runs of the experiment; what dead processes left open is closed before."""
@@ -131,6 +147,11 @@ class Journal:
         kept = {k: v for k, v in known.metrics.items() if k.startswith((schema.TASK_PREFIX, schema.SCORE))}
         entry = ModelEntry(f"model-{decision.action.fingerprint[:8]}", weights)
         self.store.finish_run(run_id, metrics=kept, model=entry, texts={schema.MEMORY: memory})
+<<<<<<< HEAD
+=======
+        self.report()
+        return True
+>>>>>>> page
 
     def finish(
         self, run_id: str, outcome: Outcome, seconds: float, model: Model, plan: Plan, output: Path, history: History
@@ -161,6 +182,7 @@ class Journal:
         """Close a run as failed, with its reason."""
         self.store.fail_run(run_id, failed.reason, failed.details, failed.kind)
         self._discard(run_id)
+        self.report()
 
     def tested(self, run_id: str, outcome: Outcome, plan: Plan, output: Path) -> None:
         """Add test scores to a finished run."""
@@ -175,6 +197,19 @@ class Journal:
         """The best score so far, by number of trials: MLflow draws the curve."""
         if history.scored and history.scored[0].score:
             self.store.log_progress_metric(self.search_run_id, history.scored[0].score.value, trials)
+        self.report()
+
+    def report(self) -> None:
+        """Bring the report on the search run up to date; what goes wrong with it is logged and hurts nothing."""
+        try:
+            records = {record.run_id: record for record in self.store.runs()}
+            search = records[self.search_run_id]
+            history = self.store.client.get_metric_history(search.run_id, schema.SCORE)
+            shown = telling_records(list(records.values()), search.run_id)
+            text = page(document(search, shown, [(m.step, m.value) for m in history]), _links(self.store.uri))
+            self.store.log_text(search.run_id, schema.REPORT, text)
+        except Exception:
+            log.warning("The report could not be written.", exc_info=log.isEnabledFor(logging.DEBUG))
 
     def remember(self, reflection: str, traces: Sequence[str], run_id: str) -> None:
         """Keep the LLM's memory update; its calls are shown on the run that it came after."""
@@ -272,6 +307,14 @@ def _counts(record: RunRecord) -> bool:
     """Whether a run is a trial that was spent: an interrupted one was not."""
     retried = record.status == "FAILED" and record.tags.get(schema.FAILURE_KIND) in RETRYABLE
     return record.kind == "action" and not retried
+
+
+def _links(uri: str) -> str:
+    """Where MLflow's UI is when the store is a server, without a password; empty for a database."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/", "", ""))
 
 
 def _run_of(model: Model, history: History) -> str:

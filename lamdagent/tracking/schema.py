@@ -25,6 +25,8 @@ FAILURE_KIND = "lamdagent.failure_kind"
 # Tags of search runs --------------------------------------------------------------------------------------------
 REFLECTION = "lamdagent.reflection"
 """The LLM's latest memory update (paper, step 4)."""
+SCALES = "lamdagent.scales"
+"""JSON list of the tasks' names, weights and scales: what makes one score of a run's task metrics."""
 
 # Tags of base and action runs ------------------------------------------------------------------------------------
 ACTION = "lamdagent.action"

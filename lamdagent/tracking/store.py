@@ -66,9 +66,10 @@ class Store:
         return run_id
 
     def describe_search(self, run_id: str, text: str) -> None:
-        """Replace the search run's description, Markdown; a link to its leaderboard comes first (the UI folds)."""
-        link = f"[Leaderboard]({leaderboard_path(self.experiment_id, run_id)})"
-        self.set_tags(run_id, {schema.DESCRIPTION: f"{link}\n\n{text}".strip()})
+        """Replace the search run's description, Markdown; links to leaderboard and report come first (the UI folds)."""
+        board = f"[Leaderboard]({leaderboard_path(self.experiment_id, run_id)})"
+        report = f"[Report](#/experiments/{self.experiment_id}/runs/{run_id}/artifacts/{schema.REPORT})"
+        self.set_tags(run_id, {schema.DESCRIPTION: f"{board} · {report}\n\n{text}".strip()})
 
     def find_search(self, search_id: str) -> RunRecord | None:
         """The newest search run of that id, in whatever state."""
