@@ -30,12 +30,9 @@ from lamdagent.tracking.store import Store
 from lamdagent.tracking.weights import local_root
 from lamdagent.trial import History
 
-<<<<<<< HEAD
 SIGN_S = 60.0
 """Seconds between two signs of life."""
-=======
 log = logging.getLogger(__name__)
->>>>>>> page
 
 
 class Journal:
@@ -64,12 +61,8 @@ class Journal:
         if last is not None and last.status in ("FAILED", "KILLED"):
             self.search_run_id = last.run_id
             self.store.reopen_search(last.run_id)
-<<<<<<< HEAD
-            return len([r for r in self.store.trials_of(last.run_id) if _counts(r)])
-=======
             self.store.set_tags(last.run_id, tags)
-            return len([r for r in records if r.search_run_id == last.run_id and _counts(r)])
->>>>>>> page
+            return len([r for r in self.store.trials_of(last.run_id) if _counts(r)])
         name = f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
         tasks = [task.name for task in self.plan.tasks]
         self.search_run_id = self.store.start_search(
@@ -147,11 +140,7 @@ class Journal:
         kept = {k: v for k, v in known.metrics.items() if k.startswith((schema.TASK_PREFIX, schema.SCORE))}
         entry = ModelEntry(f"model-{decision.action.fingerprint[:8]}", weights)
         self.store.finish_run(run_id, metrics=kept, model=entry, texts={schema.MEMORY: memory})
-<<<<<<< HEAD
-=======
         self.report()
-        return True
->>>>>>> page
 
     def finish(
         self, run_id: str, outcome: Outcome, seconds: float, model: Model, plan: Plan, output: Path, history: History
