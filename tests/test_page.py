@@ -111,7 +111,7 @@ def fill(folder: Path, experiment: str) -> tuple[str, dict[str, str]]:
 
 
 def trial(
-    store: Store, search: str, name: str, value: float | None, parents: Any = (), kind: Any = "", **tags: str
+    store: Store, search: str, name: str, value: float | None, parents: Any = (), kind: Any = "action", **tags: str
 ) -> str:
     tags |= {"lamdagent.tasks": '{"calls": "1", "style": "2"}', "lamdagent.action": name}
     params = {"lr": "0.1", "note": HOSTILE}

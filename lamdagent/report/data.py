@@ -50,8 +50,9 @@ def document(search: RunRecord, records: Iterable[RunRecord], curve: Sequence[tu
     for rank, node in enumerate(ranked, 1):
         node["rank"] = rank
     base = next((n for n in ranked if n["kind"] == "base"), None)
-    for node in ranked if base else ():
-        node["gain"] = _difference(node["score"], node["stderr"], base["score"], base["stderr"])
+    if base is not None:
+        for node in ranked:
+            node["gain"] = _difference(node["score"], node["stderr"], base["score"], base["stderr"])
     champion = ranked[0] if ranked else None
     return {
         "search": _search(search, list(nodes.values()), total),
