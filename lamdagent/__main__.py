@@ -7,7 +7,6 @@ Exit codes: 0 done, 2 the user's input is wrong (one message, no traceback), 70 
 import os
 import sys
 import traceback
-from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
@@ -15,14 +14,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from lamdagent.config import conf_folder
 from lamdagent.errors import UserError
-
-
-def conf_folder() -> Path:
-    """The shipped configuration: inside the package when installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")

@@ -7,13 +7,15 @@ from lamdagent.evaluation.task import Score
 from lamdagent.objects.model import Model
 from lamdagent.trial import History, Trial
 
+DEEPEST = 12
+"""Most steps of a chain."""
 LONGEST = 300
 """Characters of a chain; deeper pasts are cut at their old end."""
 
 
 def chain(model: Model, history: History) -> str:
     """The pipeline as one line: `base > sft_lora(calls, learning_rate=0.001) > dpo(pairs)`; merged models by name."""
-    text = _chain(model, history, 12)
+    text = _chain(model, history, DEEPEST)
     if len(text) <= LONGEST:
         return text
     return "... > " + text[-LONGEST:].partition(" > ")[2]
@@ -23,6 +25,8 @@ def _chain(model: Model, history: History, left: int) -> str:
     trial = history.by_model.get(model.fingerprint)
     if trial is None or trial.action is None:
         return model.name if not model.initial else "base"
+    if trial.source and left < DEEPEST:  # said by others: the model's name and theirs will do inside a chain
+        return f"{model.name} (from {trial.source})"
     if left == 0:
         return model.name
     step = summary(trial.action)
@@ -46,7 +50,7 @@ def recipe(trial: Trial, history: History) -> dict[str, Any]:
         if model.name in steps:
             return
         made = history.by_model.get(model.fingerprint)
-        if made is None or made.action is None:
+        if made is None or made.action is None or made.source:  # given: declared by the user, or made by others
             steps[model.name] = {"model": model.name, "source": model.location, "fingerprint": model.fingerprint}
             return
         for parent in made.action.models:

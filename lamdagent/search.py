@@ -15,6 +15,7 @@ from lamdagent.errors import LamdagentError, UserError
 from lamdagent.evaluation.task import Split
 from lamdagent.execution.executor import Executor, Failed, Finished, Job, Update
 from lamdagent.execution.work import Outcome
+from lamdagent.memory.foreign import Ours, known_names, seeded
 from lamdagent.memory.history import build_history, tried_fingerprints
 from lamdagent.memory.text import memory_text
 from lamdagent.objects.model import Model
@@ -84,9 +85,15 @@ class Search:
             self.work.cleanup()
 
     def history(self) -> History:
-        """Everything the store knows now, other processes' results included."""
+        """Everything the store knows now, other processes' results included, and what the last look at others' said."""
         plan = self.plan
-        return build_history(self.journal.records(), plan.types, plan.datasets, plan.tasks, self.journal.reflection)
+        own = build_history(self.journal.records(), plan.types, plan.datasets, plan.tasks, self.journal.reflection)
+        if not plan.config.memory.sources:
+            return own
+        base = own.by_model.get(self.models[0].fingerprint) if self.models else None
+        names = known_names(plan.config.models, self.models)
+        ours = Ours(plan.types, plan.datasets, plan.tasks, names, base.scores if base else {})
+        return seeded(own, self.journal.sources.trials(ours))
 
     def space(self, history: History) -> ActionSpace:
         """The legal actions over the initial models and everything produced so far."""
@@ -135,6 +142,8 @@ class Search:
     def _loop(self) -> str:
         """Until something ends it; the reason."""
         while True:
+            for warning in self.journal.sources.refresh():
+                self.view.say(warning, "yellow")
             history = self.history()
             if reason := self.budget.ended(_typical_s(history), self._reserve_s(history)):
                 return reason
@@ -299,9 +308,10 @@ def produced(action: Action, run_id: str) -> Model:
 
 
 def action_space(plan: Plan, models: Sequence[Model], history: History) -> ActionSpace:
-    """The legal actions over `models` and what the history's actions made."""
+    """The legal actions over `models`, what the history's actions made, and others' models that are at hand."""
     made = [t.model for t in history.actions if t.model and t.score]
-    unique = {m.fingerprint: m for m in [*models, *made]}
+    others = [t.model for t in history.foreign if t.model and t.model.location and not t.model.initial]
+    unique = {m.fingerprint: m for m in [*models, *others, *made]}
     return ActionSpace(
         plan.types,
         list(unique.values()),
