@@ -222,7 +222,8 @@ class _Reader:
             raise _Unclear("it has no trainer's params; an evaluation after the training leaves such a run")
         seen = weights.adapter or bool(weights.location)
         kind = "lora" if weights.adapter else "full"
-        found = self._known_type((f"{method}_{kind}", method, *self._relatives(method, seen)), method)
+        words = (f"{method}_{kind}", method, *self._relatives(method, seen))
+        found = self._known_type(words, words[0] if seen else method)
         if not seen and any(name.startswith(f"{method}_") and name != found.name for name in self._types):
             notes.append(f"nothing says whether it trained an adapter: taken as {found.name}")
         return found
@@ -341,9 +342,7 @@ class _Reader:
         if missing:
             notes.append(f"not measured, taken as the base's: {', '.join(t.name for t in missing)}")
         base = self._ours.base_scores
-        stand_ins = {
-            t.name: Score(base[t.name].value, UNTOLD * (t.high - t.low)) for t in missing if t.name in base
-        }
+        stand_ins = {t.name: Score(base[t.name].value, UNTOLD * (t.high - t.low)) for t in missing if t.name in base}
         return weighted_score(self._ours.tasks, {**stand_ins, **scores})
 
 
@@ -390,9 +389,7 @@ def _product(texts: Sequence[str], like: Scalar) -> Scalar | None:
     return int(value) if isinstance(like, int) and value == int(value) else value
 
 
-def _own_searches(
-    name: str, records: Sequence[RunRecord], ours: Ours, weights: Mapping[str, Weights]
-) -> list[Reading]:
+def _own_searches(name: str, records: Sequence[RunRecord], ours: Ours, weights: Mapping[str, Weights]) -> list[Reading]:
     """Runs of this package from another experiment; scores of tasks with other items or settings are left out."""
     trials = build_history([r for r in records if _readable(r)], ours.types, ours.datasets, ours.tasks).by_run
     readings = []

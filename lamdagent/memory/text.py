@@ -83,7 +83,7 @@ def _failure(trial: Trial) -> str:
 
 
 def _untried(history: History, space: ActionSpace) -> Iterator[str]:
-    """Types and datasets that nobody has tried, others included; of tried types the datasets and values not tried with them."""
+    """Types and datasets that nobody has tried, others included; of tried types what was not tried with them."""
     tried = {key for t in history.experience if t.action for key in _parts(t.action)}
     used = {d.name for t in history.experience if t.action for d in t.action.datasets}
     found = [f"action type {t.name}" for t in space.types if (t.name,) not in tried]

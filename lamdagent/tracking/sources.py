@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mlflow import MlflowClient
@@ -12,6 +13,7 @@ from lamdagent.config import SourceConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.memory.foreign import Ours, Reading, Weights, is_place, place, understand
 from lamdagent.selection.cleaning import one_line
+from lamdagent.tracking.connect import open_client, resolve_uri, sqlite_file
 from lamdagent.tracking.layout import look
 from lamdagent.tracking.records import RunRecord, record_of
 from lamdagent.tracking.schema import MODEL_FOLDER, WEIGHTS
@@ -21,6 +23,8 @@ PAGE = 500
 """Runs that the first reading asks for at once."""
 NEWEST = 10
 """Runs that a refresh asks for at once; it goes on as long as a page holds something new."""
+SAMPLE, SAMPLED = 200, 30
+"""Runs of an experiment, and experiments, that an overview reads."""
 LOOKS = 5
 """So many times `models` runs are looked into for weights, the best first."""
 
@@ -88,6 +92,45 @@ def _by_id(client: MlflowClient, given: str) -> Any:
         return client.get_experiment(given) if given.isdigit() else None
     except MlflowException:
         return None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The newest runs of an experiment."""
+
+    experiment_id: str
+    name: str
+    records: tuple[RunRecord, ...]
+    more: bool
+    """Whether there are older ones."""
+    logged: bool
+    """Whether it holds logged models."""
+
+
+def open_to_read(uri: str | None) -> MlflowClient:
+    """A client of a store that exists; unlike `open_client` it makes none.
+
+    Raises:
+        UserError: there is no store.
+    """
+    resolved = resolve_uri(uri)
+    if resolved.startswith("sqlite") and not sqlite_file(resolved).is_file():
+        raise UserError(f"tracking.uri: there is no store at {resolved}; name another one with tracking.uri=...")
+    return open_client(resolved)
+
+
+def sample(client: MlflowClient, ids: Sequence[str] = ()) -> list[Sample]:
+    """The newest runs of the experiments `ids`, else of all active ones, the latest used first."""
+    experiments = [client.get_experiment(i) for i in ids] or client.search_experiments(
+        order_by=["last_update_time DESC"], max_results=SAMPLED
+    )
+    samples = []
+    for experiment in experiments:
+        page = client.search_runs([experiment.experiment_id], "", 1, SAMPLE, ["attributes.start_time DESC"])
+        logged = client.search_logged_models([experiment.experiment_id], max_results=1)
+        records = tuple(record_of(run) for run in page)
+        samples.append(Sample(experiment.experiment_id, experiment.name, records, bool(page.token), bool(logged)))
+    return samples
 
 
 class _Feed:
