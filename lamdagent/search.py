@@ -68,6 +68,7 @@ class Search:
         try:
             self.budget.trials = self.journal.open(search_id(self.plan, self.models))
             self._score_bases()
+            self._look_at_others()
             reason = self._loop()
             self._test(reason)
             history = self.history()
@@ -136,6 +137,14 @@ class Search:
                 self.journal.fail(run_id, ended)
                 raise UserError(f"the base {model.name} cannot be scored, so no gain can be told: {ended.reason}")
             self._finish(run_id, ended, model)
+
+    def _look_at_others(self) -> None:
+        for warning in self.journal.sources.refresh():
+            self.view.say(warning, "yellow")
+        foreign = self.history().foreign
+        joining = [t for t in foreign if t.model and t.model.location and not t.model.initial]
+        if self.plan.config.memory.sources:
+            self.view.say(f"memory: {len(foreign)} runs of others are understood, {len(joining)} of their models join")
 
     # The loop ----------------------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def suggest(experiment: str, records: Sequence[RunRecord], logged: bool, config:
                 found[key] = path
         found["hyperparameters"] = dict(_hyperparameters(values, config))
     tables = (("action", "actions"), ("dataset", "dataset_names"), ("model", "model_names"))
-    ours = {"action": config.actions, "dataset": config.datasets, "model": config.models}
+    ours: dict[str, Mapping[str, Any]] = {"action": config.actions, "dataset": config.datasets, "model": config.models}
     places = {"model": "params._name_or_path"} | found if mapping == "trl" else found
     for key, table in tables:
         seen = list(values.get(places.get(key, ""), ()))[:MOST_VALUES]
