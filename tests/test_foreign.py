@@ -1,4 +1,4 @@
-"""Runs of others: what each mapping makes of them, what they may change and what not, and that strangers stay harmless."""
+"""Runs of others: what each mapping makes of them, what they may change, and that strangers stay harmless."""
 
 import dataclasses
 import json
@@ -178,7 +178,8 @@ class TestMappings:
         ours = dataclasses.replace(OURS, models={"base": BASE, "other": model(1)})
         found = trial(one(source, run(1, {"models": "base, other", "weight": "0.3"}), ours=ours))
         assert (
-            found.action and found.action.models == (BASE, model(1)) and found.action.hyperparameters["weight"] == 0.3
+            found.action and found.action.models == (BASE, model(1))
+        assert found.action.hyperparameters["weight"] == 0.3
         )
         assert "1 models" in one(source, run(1, {"models": "base"})).skipped
 
