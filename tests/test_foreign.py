@@ -177,10 +177,8 @@ class TestMappings:
         source = ready("params", action="linear", model="params.models")
         ours = dataclasses.replace(OURS, models={"base": BASE, "other": model(1)})
         found = trial(one(source, run(1, {"models": "base, other", "weight": "0.3"}), ours=ours))
-        assert (
-            found.action and found.action.models == (BASE, model(1))
+        assert found.action and found.action.models == (BASE, model(1))
         assert found.action.hyperparameters["weight"] == 0.3
-        )
         assert "1 models" in one(source, run(1, {"models": "base"})).skipped
 
     @pytest.mark.parametrize(
