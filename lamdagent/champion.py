@@ -3,7 +3,7 @@
 import re
 
 from lamdagent.execution.executor import Executor, Failed, Job, Update
-from lamdagent.pipeline import chain, figure
+from lamdagent.pipeline import chain, figure, given_by
 from lamdagent.plan import Plan
 from lamdagent.tracking.journal import Journal
 from lamdagent.tracking.schema import CHAMPION_ALIAS
@@ -44,11 +44,14 @@ def card(champion: Trial, history: History, plan: Plan) -> str:
         rows.append(f"| {task.name} ({task.metric}), test split | {figure(ours)} | {figure(theirs)} |")
     data = [f"- {d.name}: {d.description} ({d.rows} rows, licence {d.license or 'not stated'})" for d in plan.datasets]
     models = [f"- {name}: {m.source} (licence {m.license or 'not stated'})" for name, m in plan.config.models.items()]
+    others = ", ".join(sorted(given_by(champion.model, history)))
+    seen = f"It descends from models of others ({others}); nothing here can tell whether they have seen test items."
     parts = (
         f"# {champion.model.name}",
         f"Pipeline: `{chain(champion.model, history)}`",
         "\n".join(rows),
         "Errors are standard errors. The test split steered nothing; the search split did, so its figures flatter.",
+        *([seen] if others else []),
         "## Initial models\n" + "\n".join(models),
         "## Datasets of the search\n" + "\n".join(data),
         f"Run `{champion.run_id}` holds `recipe.yaml`, the weights and all parents.",

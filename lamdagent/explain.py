@@ -22,9 +22,13 @@ from lamdagent.pipeline import figure
 from lamdagent.plan import Outline, make_outline, stand_in
 from lamdagent.selection.cleaning import one_line
 from lamdagent.terminal import standard_output
+from lamdagent.tracking.records import scan
+from lamdagent.tracking.schema import KIND
 from lamdagent.tracking.sources import Sample, Sources, open_to_read, sample
 from lamdagent.trial import Trial
 
+BASES = f"tags.`{KIND}` = 'base'"
+"""MLflow filter for the runs of our base models."""
 SHOWN = 40
 """Most runs of a source in the table; `--json` has all."""
 
@@ -46,7 +50,7 @@ def start(node: DictConfig, as_json: bool = False) -> None:
         return
     sources = Sources(client, config.memory.sources, own_id)
     warnings = sources.refresh()
-    readings = sources.readings(_ours(outline, [r for s in sample(client, [own_id]) for r in s.records] if own else []))
+    readings = sources.readings(_ours(outline, scan(client, own_id, BASES) if own else []))
     gaps = {name for name, found in readings.items() if not any(r.trial and r.trial.scores for r in found)}
     wanted = [str(e) for name in gaps for e in config.memory.sources[name].experiments]
     samples = [s for s in sample(client) if wanted and {s.name, s.experiment_id} & set(wanted)]

@@ -36,6 +36,21 @@ def _chain(model: Model, history: History, left: int) -> str:
     return f"[{' + '.join('base' if p.initial else p.name for p in parents)}] > {step}"
 
 
+def given_by(model: Model, history: History) -> set[str]:
+    """The sources of others whose models it descends from (or is), by name."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    waiting = [model]
+    while waiting:
+        trial = history.by_model.get(waiting.pop().fingerprint)
+        if trial is None or trial.run_id in seen:
+            continue
+        seen.add(trial.run_id)
+        found |= {trial.source} - {""}
+        waiting += trial.action.models if trial.action else ()
+    return found
+
+
 def summary(action: Action) -> str:
     """The step alone: type, datasets, and the hyperparameters that the search chose."""
     inside = ", ".join([*(dataset.name for dataset in action.datasets), *action.settings()])

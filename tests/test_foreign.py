@@ -19,7 +19,7 @@ from lamdagent.memory.check import source_faults
 from lamdagent.memory.foreign import Ours, Reading, Weights, levelled, seeded, understand
 from lamdagent.memory.suggestion import suggest
 from lamdagent.memory.text import LINE, memory_text
-from lamdagent.pipeline import chain, recipe
+from lamdagent.pipeline import chain, given_by, recipe
 from lamdagent.plan import Plan
 from lamdagent.search import action_space
 from lamdagent.selection.candidates import TELLING, telling
@@ -320,6 +320,7 @@ class TestSeeding:
         bound = history.by_run["run1"]
         assert bound.action and bound.action.models == (made.model,) and bound.model
         assert chain(bound.model, history) == f"{made.model.name} (from theirs) > sft_full(calls, learning_rate=0.001)"
+        assert given_by(bound.model, history) == {"theirs"} and given_by(BASE, history) == set()
         first = recipe(bound, history)["steps"][0]
         assert first == {"model": made.model.name, "source": AT_HAND.location, "fingerprint": made.model.fingerprint}
 

@@ -119,13 +119,10 @@ def open_to_read(uri: str | None) -> MlflowClient:
     return open_client(resolved)
 
 
-def sample(client: MlflowClient, ids: Sequence[str] = ()) -> list[Sample]:
-    """The newest runs of the experiments `ids`, else of all active ones, the latest used first."""
-    experiments = [client.get_experiment(i) for i in ids] or client.search_experiments(
-        order_by=["last_update_time DESC"], max_results=SAMPLED
-    )
+def sample(client: MlflowClient) -> list[Sample]:
+    """The newest runs of the active experiments, the latest used first."""
     samples = []
-    for experiment in experiments:
+    for experiment in client.search_experiments(order_by=["last_update_time DESC"], max_results=SAMPLED):
         page = client.search_runs([experiment.experiment_id], "", 1, SAMPLE, ["attributes.start_time DESC"])
         logged = client.search_logged_models([experiment.experiment_id], max_results=1)
         records = tuple(record_of(run) for run in page)
