@@ -11,7 +11,16 @@ from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
 from lamdagent.actions.action import ActionType, Slot
-from lamdagent.config import Config, ForeignScoreConfig, SourceConfig, read
+from lamdagent.config import (
+    ActionConfig,
+    Config,
+    DatasetConfig,
+    ForeignScoreConfig,
+    ModelConfig,
+    SourceConfig,
+    TaskConfig,
+    read,
+)
 from lamdagent.enumeration import ActionSpace
 from lamdagent.errors import ConfigError
 from lamdagent.evaluation.task import Score, Task
@@ -367,9 +376,9 @@ class TestStrangers:
 class TestSuggestions:
     def test_plain_params(self) -> None:
         config = Config()
-        config.actions = {"sft_full": None, "merge": None}  # type: ignore[dict-item]
-        config.tasks = {"spelling": None}  # type: ignore[dict-item]
-        config.models, config.datasets = {"tiny": None}, {"calls": None}  # type: ignore[dict-item]
+        config.actions = {"sft_full": ActionConfig(), "merge": ActionConfig()}
+        config.tasks = {"spelling": TaskConfig()}
+        config.models, config.datasets = {"tiny": ModelConfig()}, {"calls": DatasetConfig()}
         params = {"method": "sft", "base_model": "org/tiny", "lr": "0.1", "dataset": "calls-v2", "note": "x"}
         metrics = {"train_loss": 2.0, "spelling_acc": 61.0, "spelling_acc_stderr": 3.0}
         found = suggest("sweep", [run(1, params, metrics=metrics)], False, config)
@@ -519,7 +528,7 @@ class TestLayouts:
     """Where others keep weights; only names of files and config.json are looked at."""
 
     def put(self, client: MlflowClient, folder: Path, **files: str) -> str:
-        made = client.create_run(client.create_experiment(folder.name))
+        made = client.create_run(client.create_experiment("theirs", str(folder / "artifacts")))
         root = folder / "upload"
         for name, text in files.items():
             path = root / name.replace("__", "/")

@@ -174,8 +174,8 @@ class _Reader:
         except _Unclear as fault:
             return Reading(record.run_id, name, skipped=str(fault))
         if trial.model:
-            for key in (record.run_id, f"runs:/{record.run_id}", trial.model.location, *self._folders(record)):
-                self._made[key] = trial.model
+            names = (record.run_id, f"runs:/{record.run_id}", trial.model.location, *self._folders(record))
+            self._made.update((name, trial.model) for name in names if name)
         return Reading(record.run_id, name, trial, tuple(notes))
 
     def _trial(self, record: RunRecord, notes: list[str]) -> Trial:
