@@ -1,4 +1,4 @@
-"""`python -m lamdagent +experiment=<name> key=value ...`: compose, check, search. Heavy imports wait until needed.
+"""`python -m lamdagent [command] +experiment=<name> key=value ...`: compose, check, do. Heavy imports wait.
 
 Exit codes: 0 done, 2 the user's input is wrong (one message, no traceback), 70 a fault of ours (traceback),
 130 interrupted.
@@ -7,7 +7,7 @@ Exit codes: 0 done, 2 the user's input is wrong (one message, no traceback), 70 
 import os
 import sys
 import traceback
-from pathlib import Path
+from collections.abc import Sequence
 
 import hydra
 from hydra.errors import HydraException
@@ -15,23 +15,38 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from lamdagent.config import conf_folder
 from lamdagent.errors import UserError
 
+COMMANDS = {
+    "history": """python -m lamdagent history [+experiment=NAME] [key=value ...] [--json]
 
-def conf_folder() -> Path:
-    """The shipped configuration: inside the package when installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+Shows what a search would understand of others' MLflow runs: which action each run was, its inputs and levelled score,
+what is skipped and why, which models would join the pool. Runs nothing and writes nothing.
+
+  python -m lamdagent history                          the store's experiments and a source for each, to paste
+  python -m lamdagent history +experiment=mine +source=trl memory.sources.trl.experiments=[theirs]
+  --json                                               the same for machines, on standard output
+
+Ready-made sources: trl, transformers, params, lamdagent (conf/source); several of a kind under names of yours:
++source@memory.sources.first=trl +source@memory.sources.second=trl"""
+}
+"""First argument -> its help. Without a command, a search is started."""
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
-def run(node: DictConfig) -> None:
-    """Search with a composed configuration; ends the process with a meaning (see the module's exit codes)."""
+def run(command: str, flags: Sequence[str]) -> None:
+    """Let Hydra compose what the command line says, and do it; ends the process with a meaning (see the module)."""
+
+    @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
+    def composed(node: DictConfig) -> None:
+        _guarded(command, flags, node)
+
+    composed()
+
+
+def _guarded(command: str, flags: Sequence[str], node: DictConfig) -> None:
     try:
-        from lamdagent.app import start
-
-        start(node)
+        _do(command, flags, node)
     except UserError as error:
         print(f"lamdagent: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -43,11 +58,34 @@ def run(node: DictConfig) -> None:
         raise SystemExit(70) from None
 
 
+def _do(command: str, flags: Sequence[str], node: DictConfig) -> None:
+    if command == "history":
+        from lamdagent import explain
+
+        explain.start(node, "--json" in flags)
+        return
+    from lamdagent import app
+
+    app.start(node)
+
+
+def _split(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """Command, its flags, and what is left for Hydra."""
+    if not arguments or arguments[0] not in COMMANDS:
+        return "", [], list(arguments)
+    flags = [a for a in arguments[1:] if a in ("--json", "--help", "-h")]
+    return arguments[0], flags, [a for a in arguments[1:] if a not in flags]
+
+
 def main() -> None:
     """Entry point. What Hydra cannot compose or read is the user's to mend, like every other fault of the input."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing tracebacks
+    command, flags, sys.argv[1:] = _split(sys.argv[1:])
+    if command and set(flags) & {"--help", "-h"}:
+        print(COMMANDS[command])
+        return
     try:
-        run()
+        run(command, flags)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         print(f"lamdagent: the configuration cannot be composed: {error}", file=sys.stderr)
         raise SystemExit(2) from None

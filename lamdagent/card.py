@@ -11,7 +11,7 @@ from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.objects.rows import READERS
 from lamdagent.objects.sources import WHEELS, kind_of
-from lamdagent.pipeline import chain, figure, past
+from lamdagent.pipeline import chain, figure, given_by, past
 from lamdagent.plan import Plan
 from lamdagent.trial import History, Trial
 
@@ -42,7 +42,7 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
         "## Initial models",
         _table(("model", "source", "licence"), ((m.name, *_origin(m)) for m in initial)),
         "## What is not known",
-        "\n".join(f"- {line}" for line in _unknown(trial, initial, data)),
+        "\n".join(f"- {line}" for line in _unknown(trial, initial, data, history)),
         f"[Run {trial.run_id}]({page}{trial.run_id}) holds weights, `recipe.yaml` and, if every step is one that "
         "TRL or mergekit can do alone, `rebuild/`: plain commands that make the model again.",
     )
@@ -150,11 +150,15 @@ def _on_hub(settings: DatasetConfig | None) -> bool:
     return bool(settings and settings.source and not settings.source.endswith(READERS))
 
 
-def _unknown(trial: Trial, initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]]) -> Iterable[str]:
+def _unknown(
+    trial: Trial, initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]], history: History
+) -> Iterable[str]:
     if silent := [m.name for m in initial if not _license(m)]:
         yield f"Nobody stated the licence of {', '.join(silent)}."
     if silent := [d.name for d, _ in data if not d.license]:
         yield f"Nobody stated the licence of the data {', '.join(silent)}: it may forbid to pass the model on."
+    if trial.model and (others := sorted(given_by(trial.model, history))):
+        yield f"It descends from models of others ({', '.join(others)}), which may have seen the test items."
     if trial.test_score is None:
         yield "It was not scored on the test split."
     yield "What the initial models were trained on, these evaluation items included, was not looked into."

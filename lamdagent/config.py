@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -98,11 +99,66 @@ class ExecutionConfig:
 
 
 @dataclass
+class ForeignScoreConfig:
+    """Where runs of others keep the score of one of our tasks."""
+
+    metric: str = ""
+    """Their metric's name."""
+    low: float = 0.0
+    """Their value that means as much as the task's own `low`."""
+    high: float = 1.0
+    """Their value that means as much as the task's own `high`."""
+    higher_is_better: bool = True
+    """Of their metric; False turns the scale round."""
+    stderr: str | None = None
+    """Their metric of its standard error, on the same scale."""
+
+
+@dataclass
+class SourceConfig:
+    """Runs of others that the memory reads, and how they are to be understood. Nothing is ever written to them.
+
+    A place is `params.<name>` or `tags.<name>` of their run.
+    """
+
+    mapping: str = "params"
+    """trl, transformers, params or lamdagent; what is not set here is taken from conf/source/<mapping>.yaml."""
+    experiments: list[Any] = field(default_factory=list)
+    """MLflow experiments of the store, by name or id."""
+    filter: str = ""
+    """MLflow filter, such as tags.team = 'nlp'."""
+    runs: int = 1000
+    """Most runs to read, the newest first."""
+    models: int = 20
+    """Most of their models that join the pool, the best first."""
+    action: str = ""
+    """What was done: an action type of ours, or the place that says it; empty: told by the trainer's params."""
+    actions: dict[str, str] = field(default_factory=dict)
+    """Their word for it -> our action type."""
+    model: str = ""
+    """The place that names the input model, several with commas; empty: our first model."""
+    model_names: dict[str, str] = field(default_factory=dict)
+    """Their name -> our name under `models`."""
+    dataset: str = ""
+    """A dataset of ours, or the place that names theirs."""
+    dataset_names: dict[str, str] = field(default_factory=dict)
+    """Their name -> our name under `datasets`."""
+    hyperparameters: dict[str, str] = field(default_factory=dict)
+    """Our hyperparameter -> its place, or a product of places with ` * `."""
+    scores: dict[str, ForeignScoreConfig] = field(default_factory=dict)
+    """Our task -> their metric."""
+    weights: list[str] = field(default_factory=list)
+    """Where weights may lie, tried in order: logged_model, artifacts/<path>, or the place that names a folder here."""
+
+
+@dataclass
 class MemoryConfig:
     """What the agent reads."""
 
     tokens: int = 2000
     """Budget of the memory text, however long the history."""
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """Runs of others that seed the search, by a name of yours."""
 
 
 @dataclass
@@ -244,6 +300,8 @@ SECTIONS: dict[str, type] = {
     "memory": MemoryConfig,
     "evaluation": EvaluationConfig,
 }
+MAPPINGS = ("trl", "transformers", "params", "lamdagent")
+"""What `memory.sources.<name>.mapping` may be: one file each in conf/source."""
 ENTRIES: dict[str, type] = {
     "models": ModelConfig,
     "datasets": DatasetConfig,
@@ -251,6 +309,13 @@ ENTRIES: dict[str, type] = {
     "tasks": TaskConfig,
 }
 T = TypeVar("T")
+
+
+def conf_folder() -> Path:
+    """The shipped configuration: inside the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def read(node: DictConfig) -> Config:
@@ -264,6 +329,7 @@ def read(node: DictConfig) -> Config:
     faults: list[str] = []
     values: dict[str, Any] = {}
     known = {f.name for f in dataclasses.fields(Config)}
+    sources = dict(_sources(plain, faults))
     for key, value in plain.items():
         if key in SECTIONS:
             values[key] = _typed(SECTIONS[key], value, str(key), faults)
@@ -276,7 +342,25 @@ def read(node: DictConfig) -> Config:
             faults.append(_unknown(str(key), str(key), known))
     if faults:
         raise ConfigError(faults)
-    return Config(**values)
+    config = Config(**values)
+    config.memory.sources = sources
+    return config
+
+
+def _sources(plain: dict[Any, Any], faults: list[str]) -> Iterator[tuple[str, SourceConfig]]:
+    """The typed `memory.sources`, taken out of `plain`: each over the file of its ready-made mapping."""
+    memory = plain.get("memory")
+    if not isinstance(memory, dict):
+        return
+    given = memory.pop("sources", None) or {}
+    path = "memory.sources"
+    for name, source in given.items() if isinstance(given, dict) else ():
+        if isinstance(source, dict) and source.get("mapping", "params") in MAPPINGS:
+            ready = OmegaConf.load(conf_folder() / "source" / f"{source.get('mapping', 'params')}.yaml")
+            source = OmegaConf.to_container(OmegaConf.merge(ready, OmegaConf.create(source)))
+        yield str(name), _typed(SourceConfig, source, f"{path}.{name}", faults)
+    if not isinstance(given, dict):
+        faults.append(f"{path}: got {given!r}, but it is a mapping from names to settings")
 
 
 def _entries(cls: type[T], node: Any, path: str, faults: list[str]) -> Iterator[tuple[str, T]]:

@@ -1,6 +1,5 @@
 """`dry_run=true`: the plan on paper. Nothing is run, written or asked."""
 
-import hashlib
 import math
 
 from rich.console import Console
@@ -9,8 +8,7 @@ from rich.text import Text
 
 from lamdagent.enumeration import ActionSpace
 from lamdagent.memory.text import memory_text
-from lamdagent.objects.model import Model
-from lamdagent.plan import Plan
+from lamdagent.plan import Plan, stand_in
 from lamdagent.search import action_space
 from lamdagent.selection.agent import llm_settings, make_agent
 from lamdagent.selection.policy import Turn
@@ -26,7 +24,7 @@ LLM_CALLS_PER_TRIAL = 3
 def show(plan: Plan, console: Console | None = None) -> None:
     """Print pool, action space, tasks, budget, an estimate of cost, and the two prompts of the first turn."""
     console = console or standard_output()
-    models = [_stand_in(name, settings.source) for name, settings in plan.config.models.items()]
+    models = [stand_in(name, settings.source) for name, settings in plan.config.models.items()]
     space = action_space(plan, models, History())
     console.print(_table("Pool", ("object", "kind", "rows", "description"), _pool(plan)))
     console.print(_table("Tasks", ("task", "weight", "metric", "search / test items", "range"), _tasks(plan)))
@@ -34,6 +32,10 @@ def show(plan: Plan, console: Console | None = None) -> None:
     _say(console, f"Agent: {make_agent(plan.config, plan.tasks).name}")
     budget = {k: v for k, v in vars(plan.config.budget).items() if v is not None}
     _say(console, "Budget: " + ", ".join(f"{key} {value:g}" for key, value in budget.items()))
+    for name, source in plan.config.memory.sources.items():
+        where = ", ".join(map(str, source.experiments))
+        told = "`python -m lamdagent history` with the same arguments shows what is understood of it"
+        _say(console, f"Memory source {name}: runs of {where}, read as {source.mapping}; {told}")
     memory = memory_text(History(), space, plan.tasks, plan.config.memory.tokens)
     turn = Turn(History(), space, 0, plan.config.search.seed, memory)
     settings = llm_settings(plan.config, plan.tasks)
@@ -44,12 +46,6 @@ def show(plan: Plan, console: Console | None = None) -> None:
         for message in messages:
             console.rule(f"{title}: {message['role']}", align="left")
             _say(console, message["content"])
-
-
-def _stand_in(name: str, source: str) -> Model:
-    """The initial model before its weights are read: its name here is not yet its fingerprint."""
-    digest = hashlib.sha256(f"{name}:{source}".encode()).hexdigest()[:32]
-    return Model(digest, source, base=digest)
 
 
 def _pool(plan: Plan) -> list[tuple[str, ...]]:

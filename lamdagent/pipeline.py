@@ -7,13 +7,15 @@ from lamdagent.evaluation.task import Score
 from lamdagent.objects.model import Model
 from lamdagent.trial import History, Trial
 
+DEEPEST = 12
+"""Most steps of a chain."""
 LONGEST = 300
 """Characters of a chain; deeper pasts are cut at their old end."""
 
 
 def chain(model: Model, history: History) -> str:
     """The pipeline as one line: `base > sft_lora(calls, learning_rate=0.001) > dpo(pairs)`; merged models by name."""
-    text = _chain(model, history, 12)
+    text = _chain(model, history, DEEPEST)
     if len(text) <= LONGEST:
         return text
     return "... > " + text[-LONGEST:].partition(" > ")[2]
@@ -23,6 +25,8 @@ def _chain(model: Model, history: History, left: int) -> str:
     trial = history.by_model.get(model.fingerprint)
     if trial is None or trial.action is None:
         return model.name if not model.initial else "base"
+    if trial.source and left < DEEPEST:  # said by others: the model's name and theirs will do inside a chain
+        return f"{model.name} (from {trial.source})"
     if left == 0:
         return model.name
     step = summary(trial.action)
@@ -30,6 +34,21 @@ def _chain(model: Model, history: History, left: int) -> str:
     if len(parents) == 1:
         return f"{_chain(parents[0], history, left - 1)} > {step}"
     return f"[{' + '.join('base' if p.initial else p.name for p in parents)}] > {step}"
+
+
+def given_by(model: Model, history: History) -> set[str]:
+    """The sources of others whose models it descends from (or is), by name."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    waiting = [model]
+    while waiting:
+        trial = history.by_model.get(waiting.pop().fingerprint)
+        if trial is None or trial.run_id in seen:
+            continue
+        seen.add(trial.run_id)
+        found |= {trial.source} - {""}
+        waiting += trial.action.models if trial.action else ()
+    return found
 
 
 def summary(action: Action) -> str:
@@ -57,6 +76,8 @@ def past(trial: Trial, history: History) -> dict[Model, Trial | None]:
 
     def visit(model: Model) -> None:
         made = history.by_model.get(model.fingerprint)
+        if made is not None and made.source:  # given, like what the user declared: others made it
+            made = None
         model = made.model if made and made.model else model
         if model in found:
             return

@@ -1,6 +1,7 @@
 """From a typed configuration to the values of a search, checked against files and code before any compute."""
 
 import dataclasses
+import hashlib
 import importlib
 import inspect
 import math
@@ -14,7 +15,9 @@ from lamdagent.config import ActionConfig, Config, SlotConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.fingerprint import task_fingerprint
 from lamdagent.evaluation.task import Task
+from lamdagent.memory.check import source_faults
 from lamdagent.objects.dataset import COLUMNS, Dataset
+from lamdagent.objects.model import Model
 from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source
 
@@ -23,6 +26,17 @@ EXECUTIONS = ("local", "inline")
 SLOT_KINDS = ("model", "models", *COLUMNS)
 ROLES = ("any", "initial", "produced")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a plan says by names alone: no weights, no rows."""
+
+    config: Config
+    types: tuple[ActionType, ...]
+    datasets: tuple[Dataset, ...]
+    """With names and kinds, without rows."""
+    tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,7 @@ def make_plan(config: Config) -> Plan:
     types = _each(faults, config.actions, _action_type)
     datasets = _each(faults, config.datasets, load_dataset)
     tasks = _each(faults, config.tasks, _task)
+    faults += source_faults(config)
     for name, model in config.models.items():
         faults += [f"models.{name}: {fault}" for fault in check_source(dataclasses.asdict(model))]
     if not faults:
@@ -52,6 +67,28 @@ def make_plan(config: Config) -> Plan:
     if faults:
         raise ConfigError(faults)
     return Plan(config, tuple(types), tuple(datasets), tuple(tasks))
+
+
+def make_outline(config: Config) -> Outline:
+    """For commands that run nothing: neither models nor the rows of datasets are looked at, and both may be missing.
+
+    Raises:
+        ConfigError: with every fault of actions, tasks and `memory.sources`.
+    """
+    faults: list[str] = []
+    types = _each(faults, config.actions, _action_type)
+    tasks = _each(faults, config.tasks, _task)
+    faults += source_faults(config)
+    if faults:
+        raise ConfigError(faults)
+    data = [Dataset(n, d.kind, d.description, n, 1, "") for n, d in config.datasets.items()]  # type: ignore[arg-type]
+    return Outline(config, tuple(types), tuple(data), tuple(tasks))
+
+
+def stand_in(name: str, source: str) -> Model:
+    """An initial model before its weights are read: its name here is not yet its fingerprint."""
+    digest = hashlib.sha256(f"{name}:{source}".encode()).hexdigest()[:32]
+    return Model(digest, source, base=digest)
 
 
 def _each(faults: list[str], entries: Mapping[str, Any], build: Callable[[str, Any], T]) -> list[T]:

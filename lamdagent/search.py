@@ -16,6 +16,7 @@ from lamdagent.errors import LamdagentError, UserError
 from lamdagent.evaluation.task import Split
 from lamdagent.execution.executor import Executor, Failed, Finished, Job, Update
 from lamdagent.execution.work import Outcome
+from lamdagent.memory.foreign import Ours, known_names, seeded
 from lamdagent.memory.history import build_history, tried_fingerprints
 from lamdagent.memory.text import memory_text
 from lamdagent.objects.model import Model, Origin
@@ -68,6 +69,7 @@ class Search:
         try:
             self.budget.trials = self.journal.open(search_id(self.plan, self.models))
             self._score_bases()
+            self._look_at_others()
             reason = self._loop()
             self._test(reason)
             history = self.history()
@@ -85,9 +87,15 @@ class Search:
             self.work.cleanup()
 
     def history(self) -> History:
-        """Everything the store knows now, other processes' results included."""
+        """Everything the store knows now, other processes' results included, and what the last look at others' said."""
         plan = self.plan
-        return build_history(self.journal.records(), plan.types, plan.datasets, plan.tasks, self.journal.reflection)
+        own = build_history(self.journal.records(), plan.types, plan.datasets, plan.tasks, self.journal.reflection)
+        if not plan.config.memory.sources:
+            return own
+        base = own.by_model.get(self.models[0].fingerprint) if self.models else None
+        names = known_names(plan.config.models, self.models)
+        ours = Ours(plan.types, plan.datasets, plan.tasks, names, base.scores if base else {})
+        return seeded(own, self.journal.sources.trials(ours))
 
     def space(self, history: History) -> ActionSpace:
         """The legal actions over the initial models and everything produced so far."""
@@ -140,11 +148,21 @@ class Search:
             raise UserError(f"the base {model.name} cannot be scored, so no gain can be told: {ended.reason}")
         self._finish(run_id, ended, model)
 
+    def _look_at_others(self) -> None:
+        for warning in self.journal.sources.refresh():
+            self.view.say(warning, "yellow")
+        foreign = self.history().foreign
+        joining = [t for t in foreign if t.model and t.model.location and not t.model.initial]
+        if self.plan.config.memory.sources:
+            self.view.say(f"memory: {len(foreign)} runs of others are understood, {len(joining)} of their models join")
+
     # The loop ----------------------------------------------------------------------------------------------------
 
     def _loop(self) -> str:
         """Until something ends it; the reason."""
         while True:
+            for warning in self.journal.sources.refresh():
+                self.view.say(warning, "yellow")
             history = self.history()
             if reason := self.budget.ended(_typical_s(history), self._reserve_s(history)):
                 return reason
@@ -320,9 +338,10 @@ def produced(action: Action, run_id: str) -> Model:
 
 
 def action_space(plan: Plan, models: Sequence[Model], history: History) -> ActionSpace:
-    """The legal actions over `models` and what the history's actions made."""
+    """The legal actions over `models`, what the history's actions made, and others' models that are at hand."""
     made = [t.model for t in history.actions if t.model and t.score]
-    unique = {m.fingerprint: m for m in [*models, *made]}
+    others = [t.model for t in history.foreign if t.model and t.model.location and not t.model.initial]
+    unique = {m.fingerprint: m for m in [*models, *others, *made]}
     return ActionSpace(
         plan.types,
         list(unique.values()),

@@ -47,15 +47,23 @@ class Trial:
     """The search run that it belongs to."""
     name: str = ""
     """Of the MLflow run."""
+    source: str = ""
+    """Whose run it is: a name under `memory.sources`; empty when it is ours."""
 
 
 @dataclass(frozen=True)
 class History:
-    """All trials, oldest first. Never changes: a turn makes a new one."""
+    """All trials, oldest first. Never changes: a turn makes a new one.
+
+    Trials of others stand apart in `foreign`: they steer, but nothing of theirs is ever the best, the champion or
+    tested, since others have measured it. All properties but `by_model` and `experience` are of ours alone.
+    """
 
     trials: tuple[Trial, ...] = ()
     reflection: str = ""
     """The LLM's latest memory update; empty without an LLM."""
+    foreign: tuple[Trial, ...] = ()
+    """What could be understood of others' runs, oldest first."""
 
     def __iter__(self) -> Iterator[Trial]:
         """Oldest first."""
@@ -68,13 +76,18 @@ class History:
 
     @cached_property
     def by_model(self) -> Mapping[str, Trial]:
-        """Model fingerprint -> the trial that made (or scored) it."""
-        return {trial.model.fingerprint: trial for trial in self.trials if trial.model}
+        """Model fingerprint -> the trial that made (or scored) it, others' too; ours where both did."""
+        return {trial.model.fingerprint: trial for trial in (*self.foreign, *self.trials) if trial.model}
 
     @cached_property
     def actions(self) -> tuple[Trial, ...]:
         """Trials that are actions."""
         return tuple(trial for trial in self.trials if trial.kind == "action")
+
+    @cached_property
+    def experience(self) -> tuple[Trial, ...]:
+        """Trials of known actions to learn from, others' first, then ours."""
+        return tuple(trial for trial in (*self.foreign, *self.actions) if trial.action)
 
     @cached_property
     def scored(self) -> tuple[Trial, ...]:

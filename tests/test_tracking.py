@@ -14,6 +14,7 @@ import pytest
 
 from lamdagent.errors import UserError
 from lamdagent.tracking import schema
+from lamdagent.tracking.layout import look
 from lamdagent.tracking.leaderboard import VIEW_TAG, leaderboard_path
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.owner import provably_dead, this_process
@@ -172,6 +173,24 @@ class Contract:
             store.finish_run(run, metrics={"score": 1.0}, staging=staging, model=entry)
         assert len(store.client.get_run(run).outputs.model_outputs) == 1
         assert (store.model_folder(run) / "config.json").is_file()
+
+    def test_a_foreign_model_is_fetched_without_pickles_and_left_alone(self, store: Store, tmp_path: Path) -> None:
+        checkpoint = staging_folder(tmp_path / "theirs" / "artifacts" / "checkpoint-1")
+        (checkpoint / "tokenizer.json").write_text("{}")
+        (checkpoint / "optimizer.pt").write_bytes(b"large")
+        (tmp_path / "theirs" / "python_model.pkl").write_bytes(b"evil")
+        run = store.client.create_run(store.experiment_id).info.run_id
+        store.client.log_artifacts(run, str(tmp_path / "theirs"), "model")
+        before = store.client.get_run(run).to_dictionary()
+        assert look(store.client, f"runs:/{run}/model").architecture == "LlamaForCausalLM"
+        folder = store.folder(f"runs:/{run}/model")
+        assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+        assert store.folder(f"runs:/{run}/model/artifacts/checkpoint-1").is_dir()
+        with pytest.raises(UserError, match="no model in Hugging Face layout"):
+            store.folder(f"runs:/{run}/elsewhere")
+        with pytest.raises(UserError, match="cannot be read"):
+            store.folder("runs:/none/model")
+        assert store.client.get_run(run).to_dictionary() == before
 
     def test_a_failed_run_says_why(self, store: Store) -> None:
         run = store.start_run(store.start_search("s1", "x", {}, ""), "action", "model-ffffffff", {}, {})

@@ -12,7 +12,7 @@ from lamdagent.trial import History, Trial
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text; good enough for a budget."""
-BEST, RECENT, FAILED, UNTRIED = 8, 8, 5, 12
+BEST, RECENT, FAILED, UNTRIED, FOREIGN = 8, 8, 5, 12, 6
 """Most lines of each section before the budget cuts."""
 LINE = 1500
 """Most characters of a line, enough for the LLM's notes: text from a run changes its own line and no other."""
@@ -44,15 +44,28 @@ def _sections(history: History, space: ActionSpace, tasks: Sequence[Task]) -> It
     yield "Best pipelines so far", [_line(t, history) for t in pipelines[:BEST]]
     yield "Best on each task", list(_champions(history, tasks))
     yield "Latest trials, newest first", [_line(t, history) for t in reversed(history.actions[-RECENT:])]
+    yield "Others' runs, measured by them: hints, not results of ours", list(_foreign(history))
     yield "Failures", [_failure(t) for t in reversed(history.failed[-FAILED:])]
     yield "Not tried yet", list(_untried(history, space))
 
 
 def _line(trial: Trial, history: History) -> str:
     what = chain(trial.model, history) if trial.model else summary(trial.action) if trial.action else trial.name
-    name = trial.model.name if trial.model else "no model"
+    at_hand = trial.model and (trial.model.location or not trial.source)
+    name = trial.model.name if trial.model and at_hand else "no model"
     tasks = ", ".join(f"{task} {score.value:.3f}" for task, score in trial.scores.items())
     return f"{name}: score {figure(trial.score)}{f' ({tasks})' if tasks else ''}: {what}"
+
+
+def _foreign(history: History) -> Iterator[str]:
+    """The best of others' trials, their models that are at hand without a score, and what failed with them."""
+    scored = sorted((t for t in history.foreign if t.score), key=lambda t: (-t.score.value, t.started))  # type: ignore[union-attr]
+    yield from (f"from {t.source}: {_line(t, history)}" for t in scored[:FOREIGN])
+    unscored = [t for t in history.foreign if t.model and t.model.location and not t.score and not t.model.initial]
+    for trial in unscored[-FOREIGN:]:
+        yield f"from {trial.source}: {_line(trial, history)} (not scored, may be an input)"
+    failed = [t for t in history.foreign if t.status == "failed"]
+    yield from (f"from {t.source}: {_failure(t)}" for t in reversed(failed[-FAILED:]))
 
 
 def _champions(history: History, tasks: Sequence[Task]) -> Iterator[str]:
@@ -70,9 +83,9 @@ def _failure(trial: Trial) -> str:
 
 
 def _untried(history: History, space: ActionSpace) -> Iterator[str]:
-    """Types and datasets that nobody has tried; of tried types the datasets and values not tried with them."""
-    tried = {key for t in history.actions if t.action for key in _parts(t.action)}
-    used = {d.name for t in history.actions if t.action for d in t.action.datasets}
+    """Types and datasets that nobody has tried, others included; of tried types what was not tried with them."""
+    tried = {key for t in history.experience if t.action for key in _parts(t.action)}
+    used = {d.name for t in history.experience if t.action for d in t.action.datasets}
     found = [f"action type {t.name}" for t in space.types if (t.name,) not in tried]
     found += [f"dataset {d.name}" for d in space.datasets if d.name not in used]
     for action_type in (t for t in space.types if (t.name,) in tried):

@@ -30,10 +30,16 @@ def candidates(turn: Turn, types: Sequence[ActionType]) -> list[Action]:
 
 
 def telling(history: History) -> list[Trial]:
-    """Ended actions to learn from, oldest first: all of them, or of a long history the best and the latest half."""
-    ended = [t for t in history.actions if t.action and t.action.models and t.status != "running"]
-    if len(ended) <= TELLING:
+    """Ended actions to learn from, others' first: all, or the best and the latest half; ours have precedence."""
+    own = _most_telling([t for t in history.actions if t.action], TELLING)
+    others = _most_telling([t for t in history.foreign if t.action], TELLING - len(own))
+    return [*others, *own]
+
+
+def _most_telling(trials: Sequence[Trial], most: int) -> list[Trial]:
+    ended = [t for t in trials if t.action and t.action.models and t.status != "running"]
+    if len(ended) <= most:
         return ended
-    best = [t.run_id for t in history.scored if t.kind == "action"][: TELLING // 2]
-    kept = {*best, *(t.run_id for t in ended[-TELLING // 2 :])}
+    scored = sorted((t for t in ended if t.score), key=lambda t: (-t.score.value, t.started))  # type: ignore[union-attr]
+    kept = {*(t.run_id for t in scored[: most // 2]), *(t.run_id for t in ended[len(ended) - most // 2 :])}
     return [t for t in ended if t.run_id in kept]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from lamdagent.actions.action import Action, Scalar
 from lamdagent.objects.model import Model
-from lamdagent.trial import History
+from lamdagent.trial import History, Trial
 
 Features = dict[str, float]
 PAST = 0.5
@@ -22,6 +22,11 @@ class Featurizer:
         base = history.base_score()
         self._unknown = base.value if base else 0.0
 
+    def of_trial(self, trial: Trial) -> Features:
+        """Features of the action of `trial`, and whose it was: others' figures lie a little apart from ours."""
+        assert trial.action is not None
+        return self(trial.action) | ({f"source={trial.source}": 1.0} if trial.source else {})
+
     def parent_score(self, action: Action) -> float:
         """The best score among the input models; the base's where a model has none."""
         return max(self.score(model) for model in action.models)
@@ -37,6 +42,8 @@ class Featurizer:
         for model in action.models:
             for key, value in self._lineage(model).items():
                 features[key] = features.get(key, 0.0) + PAST * value / len(action.models)
+            if source := self._source(model):
+                features[f"parent.source={source}"] = 1.0
             for task, level in self._task_scores(model).items():
                 features[f"parent.{task}"] = features.get(f"parent.{task}", 0.0) + level / len(action.models)
         return features
@@ -45,6 +52,10 @@ class Featurizer:
         """The weighted score; the base's where the model has none."""
         trial = self._history.by_model.get(model.fingerprint)
         return trial.score.value if trial and trial.score else self._unknown
+
+    def _source(self, model: Model) -> str:
+        trial = self._history.by_model.get(model.fingerprint)
+        return trial.source if trial else ""
 
     def _task_scores(self, model: Model) -> Mapping[str, float]:
         trial = self._history.by_model.get(model.fingerprint)

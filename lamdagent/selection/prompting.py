@@ -114,7 +114,8 @@ def shown(options: Sequence[Thing], history: History, limit: int) -> list[Thing]
 def _ranking(history: History) -> dict[str, float]:
     """Fingerprint of a model -> its score; of a dataset -> the best score of what was trained on it."""
     rank: dict[str, float] = {}
-    for trial in history.scored:  # best first: the first mention is the best
+    scored = [*history.scored, *(t for t in history.foreign if t.score)]
+    for trial in sorted(scored, key=lambda t: -t.score.value if t.score else 0.0):  # the first mention is the best
         things: list[Thing] = [
             *((trial.model,) if trial.model else ()),
             *(trial.action.datasets if trial.action else ()),

@@ -52,7 +52,7 @@ class SurrogatePolicy:
         if not ranking:
             return None
         best = ranking[0]
-        known = len([t for t in turn.history.actions if t.score])
+        known = len([t for t in turn.history.experience if t.score])
         risk = f", risk of failure {best.failure:.0%}" if best.failure > 0.2 else ""
         text = f"{why}expected score {best.mean:.3f} +- {best.std:.3f} from {known} scored actions{risk}"
         return Decision(best.action, "surrogate", text, offered=tuple(p.describe() for p in ranking[:10]))
@@ -60,7 +60,7 @@ class SurrogatePolicy:
     def ranking(self, turn: Turn) -> tuple[list[Prediction], str]:
         """What it would choose from, the best first, and what sets this turn apart; empty when nothing is left."""
         types = turn.space.available()
-        used = {t.action.type for t in turn.history.actions if t.action} | {a.type for a in turn.pending}
+        used = {t.action.type for t in turn.history.experience if t.action} | {a.type for a in turn.pending}
         fresh = [t for t in types if t.name not in used]
         if fresh and turn.number % 2 == 0:
             return rank(turn, fresh[:1]), f"first try of {fresh[0].name}; "
@@ -93,12 +93,12 @@ def _scores(turn: Turn, ended: Sequence[Trial], actions: Sequence[Action]) -> tu
     """Means and standard deviations of the actions' scores."""
     featurize = Featurizer(turn.history)
     parents = [featurize.parent_score(action) for action in actions]
-    seen = [(t.action, t.score) for t in ended if t.score and t.action]
+    seen = [(t, t.action, t.score) for t in ended if t.score and t.action]
     if not seen:
         return parents, [1.0] * len(actions)
-    known = [featurize(action) for action, _ in seen]
-    gains = [score.value - featurize.parent_score(action) for action, score in seen]
-    noise = [max(score.stderr, 0.01) ** 2 for _, score in seen]
+    known = [featurize.of_trial(trial) for trial, _, _ in seen]
+    gains = [score.value - featurize.parent_score(action) for _, action, score in seen]
+    noise = [max(score.stderr, 0.01) ** 2 for _, _, score in seen]
     asked = [featurize(action) for action in actions]
     if turn.pending:  # the "kriging believer" (Ginsbourger et al. 2010): a batch spreads instead of repeating itself
         waiting = [featurize(action) for action in turn.pending]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lamdagent.tracking.connect import open_client
+from lamdagent.tracking.layout import local_root
 from lamdagent.tracking.lineage import model_id_of
 from lamdagent.tracking.schema import CHAMPION_ALIAS, MODEL_FOLDER
-from lamdagent.tracking.weights import local_root
 
 
 def register(report: Callable[..., None], *, uri: str, run_id: str, folder: str, name: str, card: str) -> str:

@@ -24,10 +24,11 @@ from lamdagent.report.data import document, scales, telling_records
 from lamdagent.report.render import page
 from lamdagent.selection.policy import Decision
 from lamdagent.tracking import schema
+from lamdagent.tracking.layout import local_root
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.records import RunRecord
+from lamdagent.tracking.sources import Sources
 from lamdagent.tracking.store import Store
-from lamdagent.tracking.weights import local_root
 from lamdagent.trial import History
 
 SIGN_S = 60.0
@@ -39,13 +40,19 @@ class Journal:
     """One search's view of the store."""
 
     def __init__(self, store: Store, plan: Plan, config_yaml: str) -> None:
-        """Nothing is written until `open`."""
+        """Nothing is written until `open`.
+
+        Raises:
+            ConfigError: `memory.sources` names experiments or filters that the store does not know.
+        """
         self.store = store
         self.plan = plan
         self.config_yaml = config_yaml
         self.search_run_id = ""
         self.reflection = ""
         self._seen = time.monotonic()
+        self.sources = Sources(store.client, plan.config.memory.sources, store.experiment_id)
+        """Others' runs; nothing is read until its `refresh`."""
 
     def open(self, search_id: str) -> int:
         """Start the search run, or go on with one that was cut off; the number of trials that it has had.
@@ -209,9 +216,9 @@ class Journal:
 
     def folder(self, model: Model) -> str:
         """Local folder of a model's weights."""
-        if not model.location.startswith("runs:/"):
+        if not model.location.startswith(("runs:/", "models:/")):
             return model.location
-        return str(self.store.model_folder(model.location.removeprefix("runs:/").split("/")[0]))
+        return str(self.store.folder(model.location))
 
     def staging(self, run_id: str) -> Path | None:
         """A folder beside the run's artifacts, on their file system; None when they are on a server."""

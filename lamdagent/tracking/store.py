@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from lamdagent.tracking import claims, lineage, schema, weights
 from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri
@@ -119,7 +120,7 @@ class Store:
 
         Tag, model inputs and links of the lineage are all written here.
         """
-        runs = {run_id: self.client.get_run(run_id) for run_id in dict.fromkeys(parents)}
+        runs = {run_id: run for run_id in dict.fromkeys(parents) if (run := self._found(run_id))}
         ours = {
             schema.PARENT_RUN: search_run_id,
             schema.PARENTS: json.dumps(list(parents)),
@@ -222,6 +223,10 @@ class Store:
         """Local folder of the run's weights, see `weights.model_folder`."""
         return weights.model_folder(self.client, run_id)
 
+    def folder(self, uri: str) -> Path:
+        """Local folder of `runs:/...` or `models:/...`, others' too, see `weights.download_model`."""
+        return weights.fetch(self.client, uri)
+
     def link_traces(self, trace_ids: Sequence[str], run_id: str) -> None:
         """Show the traces of a decision on the run that it decided."""
         for some in _chunks(list(trace_ids), 100):
@@ -284,6 +289,15 @@ class Store:
             self.client.log_batch(run_id, params=some)
         self._cache.touch(run_id)
         return run_id
+
+    def _found(self, run_id: str) -> Run | None:
+        """The run; None when its owner has purged it, which is no reason for us to stop."""
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
 
     def _log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, model_id: str | None) -> None:
         now = time.time_ns() // 1_000_000

@@ -1,7 +1,6 @@
 """Weights: from a staging folder into the store without a needless copy, and back to a local folder."""
 
 import errno
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,12 +8,11 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
-from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import is_local_uri
 
 from lamdagent.errors import UserError
 from lamdagent.objects.offline import cache_folder
-from lamdagent.tracking.schema import MODEL_FOLDER, WEIGHTS
+from lamdagent.tracking.layout import gathered, local_root, settle
+from lamdagent.tracking.schema import KIND, MODEL_FOLDER, WEIGHTS
 
 
 def publish(client: MlflowClient, run_id: str, staging: Path, artifact_path: str = MODEL_FOLDER) -> None:
@@ -63,57 +61,35 @@ def download_model(uri: str, tracking_uri: str | None = None) -> str:
     """Local Hugging Face folder of `runs:/<run id>/<path>`, `models:/<name>@<alias>` or `models:/<name>/<version>`.
 
     Raises:
-        UserError: there is no such model, or its flavour is not `transformers`.
+        UserError: there is no such model, or it is not in a layout that is known.
     """
     from lamdagent.tracking.connect import open_client, resolve_uri
 
-    client = open_client(resolve_uri(tracking_uri))
+    return str(fetch(open_client(resolve_uri(tracking_uri)), uri))
+
+
+def fetch(client: MlflowClient, uri: str) -> Path:
+    """`download_model` with a store that is open already; `models:/<model id>` and folders will do, too."""
     try:
-        return str(_resolve(client, uri))
+        return _resolve(client, uri)
     except MlflowException as error:
         raise UserError(f"The model {uri} cannot be read from MLflow: {str(error).splitlines()[0]}") from None
 
 
 def _resolve(client: MlflowClient, uri: str) -> Path:
-    """The folder behind any URI; our own models lead to the run that made them, others are unpacked."""
-    if uri.startswith("runs:/"):
-        run_id, _, path = uri.removeprefix("runs:/").partition("/")
-        if path == MODEL_FOLDER:
-            return model_folder(client, run_id)
-        return _plain_layout(_fetched(client, uri, f"run-{run_id}-{path.replace('/', '-')}"))
+    """The local folder behind any URI; our own models lead to the run that made them."""
     if not uri.startswith("models:/"):
-        return Path(uri)
+        run_id, _, path = uri.removeprefix("runs:/").partition("/")
+        ours = uri.startswith("runs:/") and path == MODEL_FOLDER and KIND in client.get_run(run_id).data.tags
+        return model_folder(client, run_id) if ours else gathered(client, uri)
     name = uri.removeprefix("models:/")
     if "@" in name:
         version = client.get_model_version_by_alias(*name.split("@", 1))
         return _resolve(client, f"models:/{version.name}/{version.version}")
     if "/" in name:
-        source = client.get_model_version(*name.split("/", 1)).source or ""
-        return _resolve(client, source) if source.startswith("models:/") else _unpacked(client, uri, name)
+        return _resolve(client, client.get_model_version(*name.split("/", 1)).source or "")
     weights = client.get_logged_model(name).tags.get(WEIGHTS)
-    return _resolve(client, weights) if weights else _unpacked(client, uri, name)
-
-
-def _unpacked(client: MlflowClient, uri: str, name: str) -> Path:
-    return _plain_layout(_fetched(client, uri, f"model-{name.replace('/', '-')}"))
-
-
-def _plain_layout(folder: Path) -> Path:
-    """MLflow's transformers flavour keeps weights and tokenizer in two folders: put both into one, once."""
-    if not (folder / "MLmodel").is_file():
-        return folder
-    if not (folder / "model" / "config.json").is_file():
-        raise UserError(
-            f"The MLflow model in {folder} has no `model/config.json`; only the transformers flavour is read."
-        )
-    plain = folder / "plain"
-    if not plain.is_dir():
-        work = Path(tempfile.mkdtemp(dir=folder))
-        for part in (folder / "components" / "tokenizer", folder / "model"):
-            if part.is_dir():
-                shutil.copytree(part, work, dirs_exist_ok=True, copy_function=os.link)
-        _settle(work, plain)
-    return plain
+    return _resolve(client, weights) if weights else gathered(client, uri)
 
 
 def _fetched(client: MlflowClient, uri: str, name: str) -> Path:
@@ -124,19 +100,9 @@ def _fetched(client: MlflowClient, uri: str, name: str) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=cache))
         folder = Path(download_artifacts(uri, dst_path=str(work), tracking_uri=client.tracking_uri))
-        _settle(folder, target)
+        settle(folder, target)
         shutil.rmtree(work, ignore_errors=True)
     return target
-
-
-def _settle(work: Path, target: Path) -> None:
-    """Rename a complete folder into place; whoever comes second throws its own away."""
-    try:
-        work.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _rename(source: Path, target: Path) -> None:
@@ -150,8 +116,3 @@ def _rename(source: Path, target: Path) -> None:
         shutil.copytree(source, work, dirs_exist_ok=True)
         work.rename(target)
         shutil.rmtree(source)
-
-
-def local_root(artifact_uri: str) -> Path | None:
-    """The folder of a local artifact root, None for a remote one."""
-    return Path(local_file_uri_to_path(artifact_uri)) if is_local_uri(artifact_uri) else None  # type: ignore[no-untyped-call]
