@@ -1,19 +1,9 @@
 """`mlflow server --app-name lamdagent`: the pages as a browser shows them, beside all of MLflow; behind basic auth."""
 
-import base64
-import json
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,61 +15,13 @@ from lamdagent.report.data import scales
 from lamdagent.report.render import page
 from lamdagent.tracking.store import Store
 from mlflow_plugin.reading import search_document
+from tests.servers import ADMIN_PASSWORD, PATIENCE_S, auth_settings, get, server
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-PATIENCE_S = 180.0
 HOSTILE = '</script><script>document.title="broken"</script>"><img src=x onerror=document.title="broken">\u202e'
-ADMIN = {"MLFLOW_AUTH_ADMIN_PASSWORD": "a long admin password", "MLFLOW_FLASK_SERVER_SECRET_KEY": "key of the tests"}
 TASKS = (Task("calls", "", "", 0.7), Task("style", "", "", 0.3))
 
 pytestmark = pytest.mark.slow
-
-
-@contextmanager
-def server(folder: Path, prefix: str = "", app: str = "lamdagent", **environment: str) -> Iterator[str]:
-    """A real server on `folder`/mlflow.db; its address, prefix included."""
-    options = ["--static-prefix", prefix] if prefix else []
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--app-name", app, "--workers", "1", "--port", str(port)]
-            + ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", *options],
-            cwd=folder,
-            env=inherited | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"} | environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            address = f"http://127.0.0.1:{port}{prefix}"
-            until = time.monotonic() + PATIENCE_S
-            while get(f"{address}/health")[0] != 200:
-                assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()
-                time.sleep(0.2)
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
-
-
-def get(url: str, user: str = "", password: str = "", data: Any = None, method: str = "") -> tuple[int, str, Any]:
-    """Status (0: nobody answers), body, headers."""
-    request = urllib.request.Request(url, method=method or ("POST" if data is not None else "GET"))
-    if user:
-        request.add_header("Authorization", "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
-    if data is not None:
-        request.data = json.dumps(data).encode()
-        request.add_header("Content-Type", "application/json")
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, answer.read().decode(), answer.headers
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(), error.headers
-    except (urllib.error.URLError, ConnectionError):
-        return 0, "", {}
 
 
 def browse(url: str, folder: Path, *options: str) -> str:
@@ -225,14 +167,8 @@ class TestInTheBrowser:
 class TestBehindBasicAuth:
     def test_one_sees_what_one_may_read(self, tmp_path):
         search, _ = fill(tmp_path, "tooluse")
-        (tmp_path / "auth.ini").write_text(
-            "[mlflow]\ndefault_permission = NO_PERMISSIONS\nadmin_username = admin\n"
-            f"database_uri = sqlite:///{tmp_path}/auth.db\n"
-            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-        )
-        settings = {"MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "auth.ini")} | ADMIN
-        admin = ("admin", ADMIN["MLFLOW_AUTH_ADMIN_PASSWORD"])
-        with server(tmp_path, app="lamdagent-auth", **settings) as address:
+        admin = ("admin", ADMIN_PASSWORD)
+        with server(tmp_path, app="lamdagent-auth", **auth_settings(tmp_path)) as address:
             for user in ("reader", "other"):
                 made = {"username": user, "password": "a password of twelve"}
                 assert get(f"{address}/api/2.0/mlflow/users/create", *admin, data=made)[0] == 200

@@ -1,0 +1,176 @@
+"""Several searches in one experiment at once, on every kind of store: nothing twice, nothing lost, nothing open."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from lamdagent.tracking import schema
+from lamdagent.tracking.store import Store
+from tests.searches import PATIENCE_S, begin, end, of_kind, tag
+from tests.servers import ADMIN_PASSWORD, auth_settings, postgresql, server
+
+CLAIMER = """
+import sys
+from lamdagent.tracking import schema
+from lamdagent.tracking.store import Store
+store = Store(sys.argv[1], "claims")
+search = store.start_search(sys.argv[2], "a search", {}, "")
+print("ready", flush=True)
+for fingerprint in sys.stdin:
+    claimed = store.claim_run(search, "action", "an action", {schema.FINGERPRINT: fingerprint.strip()}, {})
+    print(claimed or "yields", flush=True)
+"""
+
+
+class Claimer:
+    """Another process that claims what it is told to."""
+
+    def __init__(self, uri: str, number: int) -> None:
+        command = [sys.executable, "-c", CLAIMER, uri, f"search {number}"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, fingerprint: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(f"{fingerprint}\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+
+@pytest.mark.slow
+class TestClaims:
+    @pytest.fixture
+    def uri(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/mlflow.db"
+
+    @pytest.fixture
+    def claimers(self, uri: str) -> Iterator[list[Claimer]]:
+        found = [Claimer(uri, number) for number in range(4)]
+        assert {claimer.answer() for claimer in found} == {"ready"}
+        yield found
+        for claimer in found:
+            claimer.process.kill()
+            claimer.process.communicate()
+
+    def test_one_of_many_gets_it(self, claimers: list[Claimer], uri: str) -> None:
+        winners = []
+        for number in range(6):
+            for claimer in claimers:
+                claimer.ask(f"same{number}")
+            answers = [claimer.answer() for claimer in claimers]
+            winners.append([a for a in answers if a != "yields"])
+        assert all(len(found) <= 1 for found in winners), winners
+        assert any(found for found in winners)
+        actions = [r for r in Store(uri, "claims").runs() if r.kind == "action"]
+        assert {r.run_id for r in actions} == {run_id for found in winners for run_id in found}, (
+            "who yields leaves none"
+        )
+
+    def test_a_claim_ends_with_its_process(self, claimers: list[Claimer], uri: str) -> None:
+        first, second = claimers[:2]
+        first.ask("one")
+        assert first.answer() != "yields"
+        second.ask("one")
+        assert second.answer() == "yields"
+        first.process.kill()
+        first.process.wait()
+        second.ask("one")
+        assert second.answer() != "yields"
+
+    def test_what_is_finished_is_not_claimed_again(self, claimers: list[Claimer], uri: str) -> None:
+        claimers[0].ask("done")
+        Store(uri, "claims").finish_run(claimers[0].answer(), metrics={})
+        claimers[1].ask("done")
+        assert claimers[1].answer() == "yields"
+
+    def test_a_silent_search_of_another_host_is_deserted(self, uri: str) -> None:
+        store = Store(uri, "claims")
+        search = store.start_search("s", "a search", {}, "")
+        run = store.start_run(search, "action", "an action", {schema.FINGERPRINT: "far"}, {})
+        elsewhere = '{"host":"another","boot":"b","namespace":"n","pid":1,"ticks":1}'
+        for run_id in (search, run):
+            store.set_tags(run_id, {schema.OWNER: elsewhere})
+        store.runs()
+        assert store.close_orphans() == [], "it has just been seen"
+        long_ago = str(int(time.time() * 1000) - 20 * 60 * 1000)
+        store.client.set_tag(search, schema.ALIVE, long_ago)
+        for record in store.resync():
+            started = {"start_ms": int(long_ago)}
+            assert store.deserted(type(record)(**{**vars(record), **started}))
+
+
+def started(folder: Path, uri: str, trials: int, **environment: str) -> "subprocess.Popen[str]":
+    """A search with the seed of all others, so that all want the same actions."""
+    folder.mkdir()
+    options = [f"budget.trials={trials}", "search.test_top=1", f"tracking.uri={uri}"]
+    return begin(folder, "+experiment=smoke", *options, LAMDAGENT_CACHE=os.environ["LAMDAGENT_CACHE"], **environment)
+
+
+def runs_in(uri: str) -> list[Run]:
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name("lamdagent-smoke")
+    return list(client.search_runs([found.experiment_id], max_results=1000)) if found else []
+
+
+def check(uri: str, actions: int) -> None:
+    """So many actions, each once, each with weights; one base; nothing open."""
+    runs = runs_in(uri)
+    done = [run for run in of_kind(runs, "action") if run.info.status == "FINISHED"]
+    assert len(done) == actions
+    assert len({tag(run, "fingerprint") for run in done}) == actions, "an action was done twice"
+    assert len([run for run in of_kind(runs, "base") if run.info.status == "FINISHED"]) == 1
+    assert not [run.info.run_name for run in runs if run.info.status == "RUNNING"]
+    client = MlflowClient(uri)
+    for run in done:
+        assert "model/model.safetensors" in [a.path for a in client.list_artifacts(run.info.run_id, "model")]
+
+
+@pytest.mark.slow
+class TestTwoSearches:
+    def test_on_postgresql_behind_a_server_with_basic_auth(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN_PASSWORD)
+        who = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": ADMIN_PASSWORD}
+        settings = auth_settings(tmp_path)
+        with (
+            postgresql(tmp_path / "postgresql") as database,
+            server(tmp_path, app="lamdagent-auth", backend=database, **settings) as uri,
+        ):
+            searches = [started(tmp_path / name, uri, 10, **who) for name in ("one", "two")]
+            ended = [end(search) for search in searches]
+            assert [code for code, _ in ended] == [0, 0], ended
+            check(uri, 20)
+            assert ADMIN_PASSWORD not in ended[0][1]
+
+    def test_on_postgresql_itself(self, tmp_path: Path) -> None:
+        with postgresql(tmp_path / "postgresql") as database:
+            searches = [started(tmp_path / name, database, 3) for name in ("one", "two")]
+            ended = [end(search) for search in searches]
+            assert [code for code, _ in ended] == [0, 0], ended
+            check(database, 6)
+
+    def test_on_a_file_one_is_killed(self, tmp_path: Path) -> None:
+        uri = f"sqlite:///{tmp_path}/mlflow.db"
+        victim, other = (started(tmp_path / name, uri, 5) for name in ("victim", "other"))
+        until = time.monotonic() + PATIENCE_S
+        while not (tmp_path / "mlflow.db").exists() or not of_kind(runs_in(uri), "action"):
+            assert time.monotonic() < until and victim.poll() is None
+            time.sleep(0.2)
+        victim.kill()
+        code, output = end(other)
+        end(victim)
+        assert code == 0, output
+        done = len([r for r in of_kind(runs_in(uri), "action") if r.info.status == "FINISHED"])
+        assert done >= 5
+        check(uri, done)
