@@ -32,7 +32,7 @@ def test_every_experiment_composes_and_is_typed(name):
     assert sum(task.weight for task in config.tasks.values()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("group", ["action", "agent", "dataset", "execution", "model", "task"])
+@pytest.mark.parametrize("group", ["action", "agent", "dataset", "execution", "model", "source", "task"])
 def test_every_file_of_a_group_composes(group):
     for path in (conf_folder() / group).glob("*.yaml"):
         prefix = "" if group in ("agent", "execution") else "+"

@@ -527,8 +527,13 @@ class TestReading:
 class TestLayouts:
     """Where others keep weights; only names of files and config.json are looked at."""
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def client(cls, tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
+        return open_client(f"sqlite:///{tmp_path_factory.mktemp('layouts')}/mlflow.db")
+
     def put(self, client: MlflowClient, folder: Path, **files: str) -> str:
-        made = client.create_run(client.create_experiment("theirs", str(folder / "artifacts")))
+        made = client.create_run(client.create_experiment(folder.name, str(folder / "artifacts")))
         root = folder / "upload"
         for name, text in files.items():
             path = root / name.replace("__", "/")
