@@ -222,7 +222,7 @@ class Journal:
 
     def staging(self, run_id: str) -> Path | None:
         """A folder beside the run's artifacts, on their file system; None when they are on a server."""
-        root = local_root(self.store.client.get_run(run_id).info.artifact_uri)
+        root = local_root(self.store.artifact_uri(run_id))
         return root.parent / "staging" if root else None
 
     def _discard(self, run_id: str) -> None:

@@ -7,6 +7,7 @@ be done again. Questions without a tag in them are answered ten times faster, so
 
 import gc
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ PAGE = 500
 """Runs asked for at once; the time per run does not depend on it."""
 FEW = 20
 """Runs that a refresh asks for at once; it goes on as long as a page holds something new."""
+FRESH_S = 1.0
+"""What others do is asked for at most so often; what this process has written is always read."""
 SKEW_MS = 10 * 60 * 1000
 """By how much the clocks of a store's writers may differ."""
 
@@ -113,6 +116,11 @@ class RunCache:
         self._experiment_id = experiment_id
         self._runs: dict[str, RunRecord] | None = None
         self._touched: set[str] = set()
+        self._asked = 0.0
+
+    def expire(self) -> None:
+        """Ask for news at the next refresh, however soon: somebody is known to have done something."""
+        self._asked = 0.0
 
     def touch(self, run_id: str) -> None:
         """Read `run_id` again at the next refresh: it has been written to, or is wanted though it tells little."""
@@ -128,9 +136,12 @@ class RunCache:
         """What is known, oldest first: `telling` runs the first time, afterwards only news are read."""
         if self._runs is None:
             self._runs = {record.run_id: record for record in telling(self._client, self._experiment_id)}
+            self._asked = time.monotonic()
         else:
-            self._read_news("start_time", max((r.start_ms for r in self._runs.values()), default=0))
-            self._read_news("end_time", max((r.end_ms or 0 for r in self._runs.values()), default=0))
+            if time.monotonic() - self._asked > FRESH_S:
+                self._read_news("start_time", max((r.start_ms for r in self._runs.values()), default=0))
+                self._read_news("end_time", max((r.end_ms or 0 for r in self._runs.values()), default=0))
+                self._asked = time.monotonic()
             self._keep(record_of(self._client.get_run(run_id)) for run_id in self._touched)
         self._touched.clear()
         return _in_order(self._runs.values())

@@ -47,6 +47,7 @@ class Store:
         self.experiment = experiment
         self.experiment_id = find_experiment(self.client, experiment, self.uri)
         self._cache = RunCache(self.client, self.experiment_id)
+        self._artifacts: dict[str, str] = {}
 
     # Searches ----------------------------------------------------------------------------------------------------
 
@@ -149,6 +150,7 @@ class Store:
         self._end(run_id, "KILLED")
         self.client.delete_run(run_id)
         self._cache.forget(run_id)
+        self._cache.expire()
         return None
 
     def finish_run(
@@ -218,6 +220,12 @@ class Store:
             self.client.log_batch(run_id, tags=some)
 
     # Weights and traces ------------------------------------------------------------------------------------------
+
+    def artifact_uri(self, run_id: str) -> str:
+        """Where the run's artifacts are; asked once, since it never changes."""
+        if run_id not in self._artifacts:
+            self._artifacts[run_id] = str(self.client.get_run(run_id).info.artifact_uri)
+        return self._artifacts[run_id]
 
     def model_folder(self, run_id: str) -> Path:
         """Local folder of the run's weights, see `weights.model_folder`."""
