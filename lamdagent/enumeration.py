@@ -79,6 +79,7 @@ class ActionSpace:
         self.seed = seed
         self.data_fraction = data_fraction
         self._families_of: dict[str, list[dict[str, list[Any]]]] = {}
+        self._every_of: dict[str, list[Action]] = {}
 
     def available(self) -> list[ActionType]:
         """Types with at least one legal untried action, in declared order."""
@@ -107,7 +108,7 @@ class ActionSpace:
     def sample(self, action_type: ActionType, rng: random.Random) -> Action | None:
         """A uniform draw among the untried actions of the type; None when there is none."""
         if self.size(action_type) <= SMALL:
-            every = list(self.actions(action_type))
+            every = self._every(action_type)
             return rng.choice(every) if every else None
         families = self._families(action_type)
         weights = [self._choices(action_type, family) for family in families]
@@ -119,6 +120,12 @@ class ActionSpace:
             if action.fingerprint not in self.tried:
                 return action
         return next(self.actions(action_type), None)
+
+    def _every(self, action_type: ActionType) -> list[Action]:
+        """All untried actions of a small type, listed once: a turn draws hundreds of times."""
+        if action_type.name not in self._every_of:
+            self._every_of[action_type.name] = list(self.actions(action_type))
+        return self._every_of[action_type.name]
 
     def make(self, type_name: str, objects: Objects, hyperparameters: Mapping[str, Scalar]) -> Action:
         """The action of these objects.

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from lamdagent.report.data import Document, document, parents_of
 from lamdagent.tracking import schema
-from lamdagent.tracking.records import OURS, RunRecord, record_of
+from lamdagent.tracking.records import RunRecord, is_ours, record_of
 
 Readable = Callable[[list[str]], list[str]]
 """Of experiment ids, those that the reader may see."""
@@ -106,5 +106,6 @@ def _get(client: MlflowClient, run_id: str) -> RunRecord | None:
 def _ask(client: MlflowClient, experiments: list[str], where: str, order: str, most: int) -> list[RunRecord]:
     if not experiments:
         return []
-    found = client.search_runs(experiments, f"{OURS} AND {where}", ViewType.ACTIVE_ONLY, most, [order])
-    return [record_of(run) for run in found]
+    # Without the tag of our schema in the question, which would make it ten times slower.
+    found = client.search_runs(experiments, where, ViewType.ACTIVE_ONLY, most, [order])
+    return [record for run in found if is_ours(record := record_of(run))]

@@ -111,8 +111,8 @@ class TestClaims:
 def started(folder: Path, uri: str, trials: int, **environment: str) -> "subprocess.Popen[str]":
     """A search with the seed of all others, so that all want the same actions."""
     folder.mkdir()
-    options = [f"budget.trials={trials}", "search.test_top=1", f"tracking.uri={uri}"]
-    return begin(folder, "+experiment=smoke", *options, LAMDAGENT_CACHE=os.environ["LAMDAGENT_CACHE"], **environment)
+    environment |= {"MLFLOW_TRACKING_URI": uri, "LAMDAGENT_CACHE": os.environ["LAMDAGENT_CACHE"]}
+    return begin(folder, "+experiment=smoke", f"budget.trials={trials}", "search.test_top=1", **environment)
 
 
 def runs_in(uri: str) -> list[Run]:

@@ -223,9 +223,9 @@ def parents_of(record: RunRecord) -> list[str]:
     """Run ids of the inputs, in slot order; none where the tag is missing or no list."""
     try:
         parents = json.loads(record.tags.get(PARENTS) or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):  # anyone may write a tag
         return []
-    return [str(parent) for parent in parents] if isinstance(parents, list) else []
+    return [parent for parent in parents if isinstance(parent, str)] if isinstance(parents, list) else []
 
 
 def _by_id(asked: "partial[list[RunRecord]]", run_ids: Sequence[str]) -> list[RunRecord]:
