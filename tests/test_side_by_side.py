@@ -148,18 +148,18 @@ class TestTwoSearches:
             server(tmp_path, app="lamdagent-auth", backend=database, **settings) as uri,
         ):
             # Each request there costs a password hash of 0.1 s: few actions here, many below.
-            searches = [started(tmp_path / name, uri, 3, **who) for name in ("one", "two")]
+            searches = [started(tmp_path / name, uri, 2, **who) for name in ("one", "two")]
             ended = [end(search) for search in searches]
             assert [code for code, _ in ended] == [0, 0], ended
-            check(uri, 6)
+            check(uri, 4)
             assert ADMIN_PASSWORD not in ended[0][1]
 
     def test_on_postgresql_itself(self, tmp_path: Path) -> None:
         with postgresql(tmp_path / "postgresql") as database:
-            searches = [started(tmp_path / name, database, 10) for name in ("one", "two")]
+            searches = [started(tmp_path / name, database, 5) for name in ("one", "two")]
             ended = [end(search) for search in searches]
             assert [code for code, _ in ended] == [0, 0], ended
-            check(database, 20)
+            check(database, 10)
 
     def test_on_a_file_one_is_killed(self, tmp_path: Path) -> None:
         uri = f"sqlite:///{tmp_path}/mlflow.db"
