@@ -156,10 +156,10 @@ class TestTwoSearches:
 
     def test_on_postgresql_itself(self, tmp_path: Path) -> None:
         with postgresql(tmp_path / "postgresql") as database:
-            searches = [started(tmp_path / name, database, 5) for name in ("one", "two")]
+            searches = [started(tmp_path / name, database, 3) for name in ("one", "two")]
             ended = [end(search) for search in searches]
             assert [code for code, _ in ended] == [0, 0], ended
-            check(database, 10)
+            check(database, 6)
 
     def test_on_a_file_one_is_killed(self, tmp_path: Path) -> None:
         uri = f"sqlite:///{tmp_path}/mlflow.db"
