@@ -45,6 +45,7 @@ def start(node: DictConfig) -> None:
 
 def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
     from lamdagent.selection.agent import make_agent
+    from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.store import Store
 
     signal.signal(signal.SIGTERM, _terminate)
@@ -55,10 +56,10 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
         from lamdagent.tracking.journal import Journal
         from lamdagent.tracking.traces import traced_call
 
-        journal = Journal(store, plan, config_yaml)
+        journal = Journal(store, plan, hide_password(config_yaml))
         agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
         view.say(f"lamdagent: {agent.name}")
-        view.say(f"store: {store.uri}, experiment {store.experiment}")
+        view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
         result = Search(plan, journal, executor, agent, view).run()
         _conclude(plan, result, journal, executor, view)
     finally:
@@ -89,9 +90,10 @@ def _conclude(plan: "Plan", result: "Result", journal: "Journal", executor: "Exe
         from lamdagent.champion import register
 
         view.say(register(result.champion, history, journal, executor, plan), "green")
+    from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.leaderboard import leaderboard_path
 
-    uri = journal.store.uri
+    uri = hide_password(journal.store.uri)
     page = leaderboard_path(journal.store.experiment_id, journal.search_run_id)
     where = "" if uri == f"sqlite:///{os.getcwd()}/mlflow.db" else f" --backend-store-uri {uri}"
     if uri.startswith("http"):

@@ -24,8 +24,9 @@ store = Store(sys.argv[1], "claims")
 search = store.start_search(sys.argv[2], "a search", {}, "")
 print("ready", flush=True)
 for fingerprint in sys.stdin:
-    claimed = store.claim_run(search, "action", "an action", {schema.FINGERPRINT: fingerprint.strip()}, {})
-    print(claimed or "yields", flush=True)
+    tags = {schema.FINGERPRINT: fingerprint.strip(), schema.CLAIM: "asked"}
+    run = store.start_run(search, "action", "an action", tags, {})
+    print(run if store.claim(run) else "yields", flush=True)
 """
 
 
@@ -91,6 +92,32 @@ class TestClaims:
         Store(uri, "claims").finish_run(claimers[0].answer(), metrics={})
         claimers[1].ask("done")
         assert claimers[1].answer() == "yields"
+
+    def test_what_others_saw_of_a_run_that_ended_or_yielded_hurts_nobody(
+        self, claimers: list[Claimer], uri: str
+    ) -> None:
+        """Known as running, then finished, deleted or still asking when its process dies."""
+        watching = Store(uri, "claims")
+        first, second = claimers[:2]
+        first.ask("kept")
+        kept = first.answer()
+        asking = watching.start_run("", "action", "asks", {schema.FINGERPRINT: "x", schema.CLAIM: "asked"}, {})
+        gone = watching.start_run("", "action", "gone", {schema.FINGERPRINT: "y"}, {})
+        theirs = watching.client.get_run(kept).data.tags[schema.OWNER]
+        for run_id in (asking, gone):
+            watching.client.set_tag(run_id, schema.OWNER, theirs)
+        seen = {record.run_id for record in watching.runs()}
+        assert {kept, gone} <= seen and asking not in seen, "who may still yield is nobody's trial"
+        watching.client.delete_run(gone)
+        Store(uri, "claims").finish_run(kept, metrics={})
+        first.process.kill()
+        first.process.wait()
+        closed = watching.close_orphans()
+        assert asking in closed and not {kept, gone} & set(closed)
+        assert watching.client.get_run(kept).info.status == "FINISHED"
+        assert gone not in {record.run_id for record in watching.runs()}
+        second.ask("kept")
+        assert second.answer() == "yields"
 
     def test_a_silent_search_of_another_host_is_deserted(self, uri: str) -> None:
         store = Store(uri, "claims")

@@ -14,6 +14,7 @@ import pytest
 
 from lamdagent.errors import UserError
 from lamdagent.tracking import schema
+from lamdagent.tracking.connect import hide_password
 from lamdagent.tracking.layout import look
 from lamdagent.tracking.leaderboard import VIEW_TAG, leaderboard_path
 from lamdagent.tracking.lineage import ModelEntry
@@ -313,6 +314,8 @@ def test_a_file_that_is_no_database_is_refused_and_passwords_are_hidden(tmp_path
     with pytest.raises(UserError) as caught:
         Store("http://me:secret@127.0.0.1:9", "x")
     assert "secret" not in str(caught.value) and "me:***@" in str(caught.value)
+    text = "api_base: http://127.0.0.1:8000/v1\nuri: postgresql://me:secret@host/db\n# @package\n"
+    assert hide_password(text) == text.replace("secret", "***")
 
 
 def test_a_deleted_experiment_is_refused(tmp_path: Path) -> None:

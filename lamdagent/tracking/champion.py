@@ -28,8 +28,12 @@ def register(report: Callable[..., None], *, uri: str, run_id: str, folder: str,
         name: Registered model; made if missing.
         card: The model card with its metadata block: shown on the version's page and kept beside the weights.
     """
+    import mlflow
     from huggingface_hub import ModelCard
 
+    # MLflow looks a version's model up in the store that is set for the whole process, whatever the client's.
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
     client = open_client(uri)
     model_id = model_id_of(client.get_run(run_id))
     if model_id is None:

@@ -19,26 +19,33 @@ UNDECIDED_S = 30.0
 """How long a rival may think; then it is taken for stopped."""
 
 
-def settle(client: MlflowClient, run: RunRecord, dead: Callable[[RunRecord], bool]) -> bool:
-    """Whether the open `run`, created with the tag CLAIM = ASKED, is the one to do what its fingerprint names.
+def undecided(record: RunRecord) -> bool:
+    """Whether the run may still yield and be deleted: nobody but `settle` should count with it."""
+    return record.status == "RUNNING" and record.tags.get(CLAIM) == ASKED
 
-    At most one of all runs that ask at the same time gets True; it may be none, and then nobody has lost but time.
-    False also when a finished run has done it and was scored on the same tasks.
+
+def settle(client: MlflowClient, run: RunRecord, dead: Callable[[RunRecord], bool]) -> str:
+    """Id of the run that does, or has done, what the fingerprint of the open `run` names: its own, or a rival's.
+
+    `run` was created with the tag CLAIM = ASKED. At most one of all runs that ask at the same time gets its own id; it
+    may be none, and then nobody has lost but time. A finished run counts if it was scored on the same tasks.
     """
     rivals = _rivals(client, run, dead)
-    if any(rival.tags.get(CLAIM) != ASKED or rival.run_id < run.run_id for rival in rivals):
-        return False
+    for rival in rivals:
+        if rival.tags.get(CLAIM) != ASKED or rival.run_id < run.run_id:
+            return rival.run_id
     client.set_tag(run.run_id, CLAIM, HELD)
     until = time.monotonic() + UNDECIDED_S
     while time.monotonic() < until:
         # Those that came after the tag was set see it and yield; those before it have the smaller id or yield to ours.
         first = [rival for rival in _rivals(client, run, dead) if rival.run_id < run.run_id]
-        if any(rival.tags.get(CLAIM) != ASKED for rival in first):
-            return False
+        for rival in first:
+            if rival.tags.get(CLAIM) != ASKED:
+                return rival.run_id
         if not first:
-            return True
+            break
         time.sleep(0.1)
-    return True
+    return run.run_id
 
 
 def _rivals(client: MlflowClient, run: RunRecord, dead: Callable[[RunRecord], bool]) -> list[RunRecord]:

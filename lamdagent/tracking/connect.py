@@ -119,8 +119,8 @@ def sqlite_file(uri: str) -> Path:
 
 
 def hide_password(uri: str) -> str:
-    """`uri` as it may be shown: never with a password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
+    """`uri`, or a text with addresses in it, as it may be shown and stored: never with a password."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", uri)
 
 
 def _tune_sqlite(connection: object) -> None:

@@ -24,6 +24,7 @@ from lamdagent.report.data import document, scales, telling_records
 from lamdagent.report.render import page
 from lamdagent.selection.policy import Decision
 from lamdagent.tracking import schema
+from lamdagent.tracking.claims import ASKED
 from lamdagent.tracking.layout import local_root
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.records import RunRecord
@@ -102,10 +103,12 @@ class Journal:
     def begin_base(self, model: Model, plan: Plan) -> str | None:
         """Open the run of an initial model; None while another search scores it."""
         tags = {**_model_tags(model), schema.TASKS: tasks_tag(plan.tasks), schema.FINGERPRINT: model.fingerprint}
+        tags[schema.CLAIM] = ASKED
         tags |= {schema.ORIGIN: json.dumps(asdict(model.origin))} if model.origin else {}
         params = {"model": model.name, "architecture": model.architecture, "vocabulary": model.vocabulary}
         text = "The base: every gain is told against it."
-        return self.store.claim_run(self.search_run_id, "base", f"base {model.name}", tags, params, text=text)
+        run_id = self.store.start_run(self.search_run_id, "base", f"base {model.name}", tags, params, text=text)
+        return run_id if self.store.claim(run_id) else None
 
     def begin_action(self, decision: Decision, plan: Plan, memory: str, history: History) -> str | None:
         """Open the run of a decision with everything that was known when it was made.
@@ -116,10 +119,11 @@ class Journal:
         parents = [m.run_id or _run_of(m, history) for m in action.models]
         text = f"**{action.describe()}**\n\nPolicy `{decision.policy}`: {_plain(decision.reason)}"
         name = f"{action.type} {'+'.join(d.name for d in action.datasets) or 'of ' + str(len(action.models))}"
-        run_id = self.store.claim_run(
-            self.search_run_id, "action", name, self._tags(decision, plan), action.params(), parents=parents, text=text
+        tags = self._tags(decision, plan) | {schema.CLAIM: ASKED}
+        run_id = self.store.start_run(
+            self.search_run_id, "action", name, tags, action.params(), parents=parents, text=text
         )
-        if run_id is None:
+        if not self.store.claim(run_id):
             return None
         self.store.log_text(run_id, schema.MEMORY, memory)
         offered = {"chosen": action.describe(), "offered": list(decision.offered), **decision.details}

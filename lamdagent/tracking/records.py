@@ -118,19 +118,20 @@ class RunCache:
         self._touched: set[str] = set()
         self._asked = 0.0
 
-    def expire(self) -> None:
-        """Ask for news at the next refresh, however soon: somebody is known to have done something."""
-        self._asked = 0.0
-
     def touch(self, run_id: str) -> None:
         """Read `run_id` again at the next refresh: it has been written to, or is wanted though it tells little."""
         self._touched.add(run_id)
 
-    def forget(self, run_id: str) -> None:
-        """Drop a run that was deleted."""
+    def reread(self, run_id: str) -> RunRecord | None:
+        """The run as it is now; None, and forgotten, when it was deleted."""
         self._touched.discard(run_id)
+        run = self._client.get_run(run_id)
+        if run.info.lifecycle_stage == "active":
+            self._keep([record_of(run)])
+            return record_of(run)
         if self._runs is not None:
             self._runs.pop(run_id, None)
+        return None
 
     def refresh(self) -> list[RunRecord]:
         """What is known, oldest first: `telling` runs the first time, afterwards only news are read."""
@@ -142,14 +143,14 @@ class RunCache:
                 self._read_news("start_time", max((r.start_ms for r in self._runs.values()), default=0))
                 self._read_news("end_time", max((r.end_ms or 0 for r in self._runs.values()), default=0))
                 self._asked = time.monotonic()
-            self._keep(record_of(self._client.get_run(run_id)) for run_id in self._touched)
+            for run_id in list(self._touched):
+                self.reread(run_id)
         self._touched.clear()
         return _in_order(self._runs.values())
 
-    def resync(self) -> list[RunRecord]:
-        """Forget and read again: sees late tags, metrics and deletions by others too."""
+    def clear(self) -> None:
+        """Forget everything: the next refresh sees late tags, metrics and deletions by others too."""
         self._runs = None
-        return self.refresh()
 
     def finished(self, fingerprint: str) -> RunRecord | None:
         """The newest finished run of `fingerprint` among those already read."""

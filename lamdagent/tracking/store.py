@@ -131,27 +131,18 @@ class Store:
         lineage.link_parents(self.client, run_id, list(runs.values()))
         return run_id
 
-    def claim_run(
-        self,
-        search_run_id: str,
-        kind: Literal["base", "action"],
-        name: str,
-        tags: Mapping[str, str],
-        *args: Any,
-        **kwargs: Any,
-    ) -> str | None:
-        """Like `start_run`, for what must be done once: None when another process does it or has done it.
+    def claim(self, run_id: str) -> bool:
+        """Whether the run, started with the tag CLAIM = ASKED, may do its work; if not, it is deleted again.
 
-        `tags` hold the fingerprint. A run that yields is deleted again.
+        False when another process does the same or has done it; that run is among the `runs` from the next call on.
         """
-        run_id = self.start_run(search_run_id, kind, name, {**tags, schema.CLAIM: claims.ASKED}, *args, **kwargs)
-        if claims.settle(self.client, record_of(self.client.get_run(run_id)), self.deserted):
-            return run_id
+        winner = claims.settle(self.client, record_of(self.client.get_run(run_id)), self.deserted)
+        if winner == run_id:
+            return True
         self._end(run_id, "KILLED")
         self.client.delete_run(run_id)
-        self._cache.forget(run_id)
-        self._cache.expire()
-        return None
+        self._cache.touch(winner)
+        return False
 
     def finish_run(
         self,
@@ -243,12 +234,16 @@ class Store:
     # Reading -----------------------------------------------------------------------------------------------------
 
     def runs(self) -> list[RunRecord]:
-        """Our runs of this experiment, oldest first, other processes' too; milliseconds after the first call."""
-        return self._cache.refresh()
+        """Our runs of this experiment, oldest first, other processes' too; milliseconds after the first call.
+
+        Without those that have not settled yet who does their work.
+        """
+        return [record for record in self._cache.refresh() if not claims.undecided(record)]
 
     def resync(self) -> list[RunRecord]:
         """Like `runs`, but read anew: sees what others edited or deleted in finished runs."""
-        return self._cache.resync()
+        self._cache.clear()
+        return self.runs()
 
     def by_fingerprint(self, fingerprint: str, tasks: str = "") -> RunRecord | None:
         """The newest FINISHED run of `fingerprint` in any experiment; `tasks`: only with this value of the tag.
@@ -271,7 +266,9 @@ class Store:
         """Close as FAILED what dead processes left RUNNING, and return the ids. Asks nothing where all are ours."""
         mine = this_process().dump()
         running = [r for r in self._cache.running() if r.tags.get(schema.OWNER) != mine]
-        orphans = [run.run_id for run in running if self.deserted(run)]
+        # Read again: it may have ended, or yielded, just before its process did.
+        now = [self._cache.reread(run.run_id) for run in running if self.deserted(run)]
+        orphans = [run.run_id for run in now if run and run.status == "RUNNING"]
         for run_id in orphans:
             self.fail_run(run_id, "The process that ran it is gone (killed, or the machine restarted).", kind="orphan")
         return orphans
