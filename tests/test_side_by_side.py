@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from lamdagent.tracking import schema
+from lamdagent.tracking.connect import open_client
 from lamdagent.tracking.store import Store
 from tests.searches import PATIENCE_S, begin, end, of_kind, tag
 from tests.servers import ADMIN_PASSWORD, auth_settings, postgresql, server
@@ -19,6 +20,7 @@ from tests.servers import ADMIN_PASSWORD, auth_settings, postgresql, server
 CLAIMER = """
 import sys
 from lamdagent.tracking import schema
+from lamdagent.tracking.connect import open_client
 from lamdagent.tracking.store import Store
 store = Store(sys.argv[1], "claims")
 search = store.start_search(sys.argv[2], "a search", {}, "")
@@ -143,7 +145,7 @@ def started(folder: Path, uri: str, trials: int, **environment: str) -> "subproc
 
 
 def runs_in(uri: str) -> list[Run]:
-    client = MlflowClient(uri)
+    client = open_client(uri)
     found = client.get_experiment_by_name("lamdagent-smoke")
     return list(client.search_runs([found.experiment_id], max_results=1000)) if found else []
 
@@ -193,7 +195,8 @@ class TestTwoSearches:
         victim, other = (started(tmp_path / name, uri, 5) for name in ("victim", "other"))
         until = time.monotonic() + PATIENCE_S
         while not (tmp_path / "mlflow.db").exists() or not of_kind(runs_in(uri), "action"):
-            assert time.monotonic() < until and victim.poll() is None
+            assert time.monotonic() < until
+            assert victim.poll() is None, end(victim)
             time.sleep(0.2)
         victim.kill()
         code, output = end(other)

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow's UI would otherwise ask whether this is about models or about traces."""
 PROBE_TIMEOUT_S = 5
 """How long an address may stay silent before it counts as wrong."""
+MIGRATION_PAUSES_S = (0.5, 1, 2, 4)
+"""Between questions to a database whose tables are not all there; creating them takes a few seconds."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -62,7 +65,7 @@ def open_client(uri: str) -> MlflowClient:
         return _open_server(uri)
     probe_database(uri)
     with _one_at_a_time(uri):
-        return _first_answer(uri)
+        return _first_answer_of_database(uri)
 
 
 def find_experiment(client: MlflowClient, name: str, uri: str) -> str:
@@ -139,6 +142,23 @@ def _open_server(uri: str) -> MlflowClient:
     """A client of a tracking server, asked once, impatiently."""
     with _impatient():
         return _first_answer(uri)
+
+
+def _first_answer_of_database(uri: str) -> MlflowClient:
+    """As `_first_answer`, patient with tables that another program (`mlflow ui`) is creating at this moment.
+
+    Our own processes queue for that; others do not, and MLflow's migrations fail in whoever comes second.
+    """
+    for pause in (*MIGRATION_PAUSES_S, None):
+        try:
+            return _first_answer(uri)
+        except UserError as error:
+            problem = error
+        except Exception as error:  # SQLAlchemy's, Alembic's, ValueError, whatever a half-made table leads to
+            problem = _fault(uri, f"could not be given MLflow's tables ({_first_line(error)})")
+        if pause is not None:
+            time.sleep(pause)
+    raise problem
 
 
 def _first_answer(uri: str) -> MlflowClient:
