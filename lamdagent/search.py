@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from lamdagent.budget import Budget
 from lamdagent.enumeration import ActionSpace
 from lamdagent.errors import LamdagentError, UserError
 from lamdagent.evaluation.task import Split
-from lamdagent.execution.executor import Executor, Failed, Finished, Job, Update
+from lamdagent.execution.executor import Executor, Failed, Finished, Job
 from lamdagent.execution.work import Outcome
+from lamdagent.flight import Flight
 from lamdagent.memory.foreign import Ours, known_names, seeded
 from lamdagent.memory.history import build_history, tried_fingerprints
 from lamdagent.memory.text import memory_text
@@ -51,11 +53,13 @@ class Search:
         """Everything that a search talks to; nothing starts yet."""
         self.plan = plan
         self.journal = journal
-        self.executor = executor
+        self.flight = Flight(executor, view, journal.sign_of_life)
         self.agent = agent
         self.view = view
         self.budget = Budget(plan.config.budget)
         self.models: tuple[Model, ...] = ()
+        self.open: dict[str, Model | Action] = {}
+        """Runs of ours that are not closed yet: a base that is scored, an action that is done."""
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
 
     def run(self) -> Result:
@@ -78,9 +82,11 @@ class Search:
             return Result(history, champion, reason)
         except KeyboardInterrupt:
             status, why = "KILLED", "interrupted by the user"
+            self._abandon(why)
             raise
         except UserError as error:
             why = str(error)
+            self._abandon(why)
             raise
         finally:
             self.journal.close(status, why)
@@ -104,49 +110,66 @@ class Search:
     # Before the loop ---------------------------------------------------------------------------------------------
 
     def _prepare(self) -> tuple[Model, ...]:
-        models = []
-        for name, settings in self.plan.config.models.items():
-            self.view.begin(f"prepare model {name}", None, self.budget)
-            spec = {"source": settings.source, "file": settings.file, "revision": settings.revision}
-            spec["license"] = settings.license
-            arguments = {"spec": spec, "tracking_uri": self.journal.store.uri}
-            ended = self._await(Job(f"prepare {name}", "lamdagent.objects.convert:prepare_model", arguments, PREPARE_S))
+        names = {f"prepare {name}": name for name in self.plan.config.models}
+        ready = {}
+        for ended in self.flight.each(self._preparing(job, name) for job, name in names.items()):
+            self.view.end(ended.job_id)
+            name = names[ended.job_id]
+            settings = self.plan.config.models[name]
             if isinstance(ended, Failed):
                 raise UserError(f"models.{name}: {settings.source} cannot be used: {ended.reason}")
-            ready = ended.value
-            models.append(
-                Model(
-                    fingerprint=ready.fingerprint,
-                    location=ready.folder,
-                    base=ready.fingerprint,
-                    architecture=ready.architecture,
-                    vocabulary=ready.vocabulary,
-                    origin=Origin(settings.source, settings.file, ready.revision, ready.license),
-                )
+            found = ended.value
+            ready[name] = Model(
+                fingerprint=found.fingerprint,
+                location=found.folder,
+                base=found.fingerprint,
+                architecture=found.architecture,
+                vocabulary=found.vocabulary,
+                origin=Origin(settings.source, settings.file, found.revision, found.license),
             )
-        return tuple(models)
+        return tuple(ready[name] for name in names.values())
+
+    def _preparing(self, job_id: str, name: str) -> Job:
+        settings = self.plan.config.models[name]
+        self.view.begin(f"prepare model {name}", None, self.budget, job=job_id)
+        spec = {"source": settings.source, "file": settings.file, "revision": settings.revision}
+        spec["license"] = settings.license
+        arguments = {"spec": spec, "tracking_uri": self.journal.store.uri}
+        return Job(job_id, "lamdagent.objects.convert:prepare_model", arguments, PREPARE_S)
 
     def _score_bases(self) -> None:
-        for model in self.models:
-            while True:
-                known = self.history().by_model.get(model.fingerprint)
-                if known and known.score:
-                    self.view.trial(known, self.history(), None)
-                    break
-                if run_id := self.journal.begin_base(model, self.plan):
-                    self._score_base(run_id, model)
-                    break
-                self.view.begin(f"another search scores the base {model.name}", None, self.budget)
+        left: list[Model] = list(self.models)
+        while left:
+            elsewhere: list[Model] = []
+            for ended in self.flight.each(self._bases(left, elsewhere)):
+                self._base_ended(ended)
+            left = elsewhere
+            if left:
+                self.view.begin(f"another search scores the base {left[0].name}", None, self.budget)
                 self.journal.sign_of_life()
                 time.sleep(1.0)
+        self.view.end()
 
-    def _score_base(self, run_id: str, model: Model) -> None:
-        self.view.begin(f"score the base {model.name}", None, self.budget)
-        ended = self._await(self._scoring(run_id, model, "search"))
+    def _bases(self, models: Sequence[Model], elsewhere: list[Model]) -> Iterator[Job]:
+        """Jobs for those that nobody has scored; those that another search is scoring are added to `elsewhere`."""
+        for model in models:
+            known = self.history().by_model.get(model.fingerprint)
+            if known and known.score:
+                self.view.trial(known, self.history(), None)
+            elif run_id := self.journal.begin_base(model, self.plan):
+                self.open[run_id] = model
+                self.view.begin(f"score the base {model.name}", None, self.budget, job=run_id)
+                yield self._scoring(run_id, model, "search")
+            else:
+                elsewhere.append(model)
+
+    def _base_ended(self, ended: Finished | Failed) -> None:
+        model = self.open.pop(ended.job_id)
+        assert isinstance(model, Model)
         if isinstance(ended, Failed):
-            self.journal.fail(run_id, ended)
+            self.journal.fail(ended.job_id, ended)
             raise UserError(f"the base {model.name} cannot be scored, so no gain can be told: {ended.reason}")
-        self._finish(run_id, ended, model)
+        self._finish(ended, model)
 
     def _look_at_others(self) -> None:
         for warning in self.journal.sources.refresh():
@@ -159,26 +182,41 @@ class Search:
     # The loop ----------------------------------------------------------------------------------------------------
 
     def _loop(self) -> str:
-        """Until something ends it; the reason."""
+        """Until something ends it and everything has landed; the reason."""
         while True:
-            for warning in self.journal.sources.refresh():
-                self.view.say(warning, "yellow")
-            history = self.history()
-            if reason := self.budget.ended(_typical_s(history), self._reserve_s(history)):
+            reason = self._fill()
+            if not self.flight:
                 return reason
-            space = self.space(history)
-            text = memory_text(history, space, self.plan.tasks, self.plan.config.memory.tokens)
-            seed = self.plan.config.search.seed
-            decision = self.agent.policy(Turn(history, space, self.budget.trials, seed, text))
-            if decision is None:
-                return "every legal action has been tried"
-            self.budget.usd += decision.cost_usd
-            if self._done(decision, text):
-                continue
-            if run_id := self.journal.begin_action(decision, self.plan, text, history):
-                self.budget.trials += 1
-                self._do(run_id, decision, history)
-                self._reflect()
+            self._action_ended(self.flight.land())
+
+    def _fill(self) -> str:
+        """Take turns until no more actions fit; why no further one may start now, or an empty string."""
+        while self.flight.free:
+            if reason := self._turn():
+                return reason
+        return ""
+
+    def _turn(self) -> str:
+        """One decision, and its action started; why there is none, or an empty string."""
+        for warning in self.journal.sources.refresh():
+            self.view.say(warning, "yellow")
+        history = self.history()
+        if reason := self.budget.ended(_typical_s(history), self._reserve_s(history)):
+            return reason
+        space = self.space(history)
+        text = memory_text(history, space, self.plan.tasks, self.plan.config.memory.tokens)
+        seed, running = self.plan.config.search.seed, pending(history)
+        decision = self.agent.policy(Turn(history, space, self.budget.trials, seed, text, running))
+        if decision is None:
+            return "every legal action has been tried"
+        self.budget.usd += decision.cost_usd
+        if self._done(decision, text):
+            return ""
+        if run_id := self.journal.begin_action(decision, self.plan, text, history):
+            self.budget.trials += 1
+            self.open[run_id] = decision.action
+            self._start(run_id, decision.action, history)
+        return ""
 
     def _done(self, decision: Decision, text: str) -> bool:
         """Whether the action has a finished run already, which then stands for it and costs nothing."""
@@ -191,27 +229,36 @@ class Search:
         self._show(decision.action)
         return True
 
-    def _do(self, run_id: str, decision: Decision, history: History) -> None:
-        """Go through with a decision whose run is open: it is closed whatever happens."""
+    def _start(self, run_id: str, action: Action, history: History) -> None:
+        """Send off an action whose run is open; what cannot even be started has failed."""
         limit = self.budget.limits.trials
         number = f"{self.budget.trials}/{limit}" if limit else self.budget.trials
         best = history.scored[0].score if history.scored else None
-        self.view.begin(f"{number} {decision.action.describe()}", best, self.budget, self._eta(history))
+        self.view.begin(f"{number} {action.describe()}", best, self.budget, self._eta(history), run_id)
         try:
-            ended = self._await(self._making(run_id, decision.action))
-        except (KeyboardInterrupt, LamdagentError) as error:
-            kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
-            reason = "interrupted by the user" if isinstance(error, KeyboardInterrupt) else str(error)
-            self.journal.fail(run_id, Failed(run_id, reason, kind))
-            if isinstance(error, KeyboardInterrupt):
-                raise
+            job = self._making(run_id, action)
+        except LamdagentError as error:
+            self._action_ended(Failed(run_id, str(error), "error"))
         else:
-            if isinstance(ended, Failed):
-                self.journal.fail(run_id, ended)
-            else:
-                self._finish(run_id, ended, produced(decision.action, run_id))
-                return
-        self._show(decision.action)
+            self.flight.launch(job)
+
+    def _action_ended(self, ended: Finished | Failed) -> None:
+        """Close the run of an action, and think about it."""
+        run_id = ended.job_id
+        action = self.open.pop(run_id)
+        assert isinstance(action, Action)
+        if isinstance(ended, Failed):
+            self.journal.fail(run_id, ended)
+            self._show(action)
+        else:
+            self._finish(ended, produced(action, run_id))
+        self._reflect(run_id)
+
+    def _abandon(self, reason: str) -> None:
+        """Close what is still open: its work is lost, and nothing is said against it."""
+        for run_id in list(self.open):
+            self.journal.fail(run_id, Failed(run_id, reason, "interrupted"))
+            del self.open[run_id]
 
     def _making(self, run_id: str, action: Action) -> Job:
         action_type = next(t for t in self.plan.types if t.name == action.type)
@@ -244,22 +291,14 @@ class Search:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _await(self, job: Job) -> Finished | Failed:
-        self.executor.submit(job)
-        while True:
-            self.journal.sign_of_life()
-            event = self.executor.next_event(1.0)
-            if isinstance(event, Update):
-                self.view.step(event.progress)
-            elif event is not None:
-                return event
-
-    def _finish(self, run_id: str, ended: Finished, model: Model) -> None:
-        outcome: Outcome = ended.value
+    def _finish(self, ended: Finished, model: Model) -> None:
+        run_id, outcome = ended.job_id, ended.value
+        assert isinstance(outcome, Outcome)
         self.budget.gpu_seconds += outcome.gpu_seconds
         self.journal.finish(run_id, outcome, ended.seconds, model, self.plan, self._output(run_id), self.history())
         history = self.history()
-        self.journal.progress(history, self.budget.trials)
+        running = len([thing for thing in self.open.values() if isinstance(thing, Action)])
+        self.journal.progress(history, self.budget.trials - running)
         self.view.trial(history.by_run[run_id], history, history.base_score())
 
     def _show(self, action: Action) -> None:
@@ -268,12 +307,12 @@ class Search:
         if same:
             self.view.trial(same[-1], history, history.base_score())
 
-    def _reflect(self) -> None:
+    def _reflect(self, run_id: str) -> None:
         if self.agent.reflect is not None:
             history = self.history()
             notes = self.agent.reflect(history, self.journal.reflection, self.space(history))
             self.budget.usd += notes.usd
-            self.journal.remember(notes.text, notes.traces, history.actions[-1].run_id)
+            self.journal.remember(notes.text, notes.traces, run_id)
 
     # After the loop ----------------------------------------------------------------------------------------------
 
@@ -285,31 +324,33 @@ class Search:
         if not best:
             return
         self.view.say(f"the search ends: {reason}; now the base and the best {len(best)} on the test split")
-        for trial in [*bases, *best]:
-            if trial.test_score is not None or trial.model is None:
-                continue
-            model = next((m for m in self.models if m.fingerprint == trial.model.fingerprint), trial.model)
-            self.view.begin(f"test {trial.model.name}", history.scored[0].score, self.budget)
-            ended = self._await(self._scoring(trial.run_id, model, "test"))
-            self.view.end()
+        models = {t.run_id: t.model for t in (*bases, *best) if t.model and t.test_score is None}
+        for ended in self.flight.each(self._testing(*item, history) for item in models.items()):
+            self.view.end(ended.job_id)
             if isinstance(ended, Failed):
-                self.view.say(f"test of {trial.model.name} failed: {ended.reason}", "red")
+                self.view.say(f"test of {models[ended.job_id].name} failed: {ended.reason}", "red")
             else:
-                self.journal.tested(trial.run_id, ended.value, self.plan, self._output(trial.run_id))
+                self.journal.tested(ended.job_id, ended.value, self.plan, self._output(ended.job_id))
+
+    def _testing(self, run_id: str, model: Model, history: History) -> Job:
+        model = next((m for m in self.models if m.fingerprint == model.fingerprint), model)
+        self.view.begin(f"test {model.name}", history.scored[0].score, self.budget, job=run_id)
+        return self._scoring(run_id, model, "test")
 
     def _reserve_s(self, history: History) -> float:
         """What the final test will take: the bases' evaluations, scaled to the test split."""
         bases = [t.seconds for t in history.trials if t.kind == "base" and t.seconds > 0]
         sizes = [(t.limits.get("search"), t.limits.get("test")) for t in self.plan.tasks]
         scale = max([test / search for search, test in sizes if search and test], default=1.0)
-        return (self.plan.config.search.test_top + len(self.models)) * max(bases, default=0.0) * scale
+        rounds = math.ceil((self.plan.config.search.test_top + len(self.models)) / self.flight.width)
+        return rounds * max(bases, default=0.0) * scale
 
     def _eta(self, history: History) -> str:
         limit = self.budget.limits.trials
         typical = _typical_s(history)
-        by_trials = (limit - self.budget.trials + 1) * typical if limit and typical else float("inf")
+        by_trials = (limit - self.budget.trials + 1) * typical / self.flight.width if limit and typical else math.inf
         left = min(by_trials + self._reserve_s(history), self.budget.left_s)
-        if not 0 < left < float("inf"):
+        if not 0 < left < math.inf:
             return ""
         return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
 
@@ -335,6 +376,11 @@ def produced(action: Action, run_id: str) -> Model:
         architecture=first.architecture,
         vocabulary=first.vocabulary,
     )
+
+
+def pending(history: History) -> tuple[Action, ...]:
+    """The actions that run now, here and in other searches on the same store."""
+    return tuple(t.action for t in history.actions if t.status == "running" and t.action and t.action.models)
 
 
 def action_space(plan: Plan, models: Sequence[Model], history: History) -> ActionSpace:
@@ -369,4 +415,5 @@ def search_id(plan: Plan, models: Sequence[Model]) -> str:
 
 def _typical_s(history: History) -> float:
     """The longest of the last few actions: a budget should rather end early than late."""
-    return max([t.seconds for t in history.actions[-5:] if t.status == "finished"], default=0.0)
+    ended = [t for t in history.actions if t.status != "running"]
+    return max([t.seconds for t in ended[-5:] if t.status == "finished"], default=0.0)

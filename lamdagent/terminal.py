@@ -1,6 +1,7 @@
 """What the user sees while a search runs: one line per finished thing, and on a terminal a live line below them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -23,8 +24,22 @@ def standard_output() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
 
 
+@dataclass
+class _Line:
+    """One running job as it is shown."""
+
+    what: str
+    status: str
+    task: TaskID | None
+    """None where there is no live display."""
+    phase: str = ""
+
+
 class Terminal:
-    """Live on a terminal; plain log lines where there is none. Text from runs is never read as markup."""
+    """Live on a terminal, a line per running job; plain log lines where there is none.
+
+    Text from runs is never read as markup.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         """Write to `console`, standard output when none is given."""
@@ -32,8 +47,7 @@ class Terminal:
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24))
         more = (TextColumn("{task.fields[status]}", markup=False), TimeElapsedColumn())
         self._progress = Progress(*columns, *more, console=self.console, transient=True, auto_refresh=True)
-        self._task: TaskID | None = None
-        self._phase = ""
+        self._lines: dict[str, _Line] = {}
         if self.console.is_terminal:
             self._progress.start()
 
@@ -41,37 +55,42 @@ class Terminal:
         """One line."""
         self.console.print(Text(text, style=style), soft_wrap=True)
 
-    def begin(self, what: str, best: Score | None, budget: Budget, eta: str = "") -> None:
-        """A job starts: what it does, what the best is so far, what is left."""
-        self.end()
+    def begin(self, what: str, best: Score | None, budget: Budget, eta: str = "", job: str = "") -> None:
+        """The job of that id starts: what it does, what the best is so far, what is left."""
+        self.end(job)
         status = f"best {best.value:.3f}" if best else "no score yet"
         status += f"  {budget.usd:.2f} USD" if budget.usd else ""
         status += f"  {eta}" if eta else ""
+        task = None
         if self.console.is_terminal:
-            self._task = self._progress.add_task(what[: max(30, self.console.width - 70)], total=None, status=status)
+            task = self._progress.add_task(what[: max(30, self.console.width - 70)], total=None, status=status)
         else:
             self.say(f"> {what}  [{status}]")
+        self._lines[job] = _Line(what, status, task)
 
-    def step(self, step: Step) -> None:
-        """The running job's progress."""
-        if self._task is not None:
+    def step(self, step: Step, job: str = "") -> None:
+        """A running job's progress."""
+        line = self._lines.get(job)
+        if line is None:
+            return
+        if line.task is not None:
             loss = next((f" loss {v:.3f}" for k, v in step.metrics.items() if "loss" in k), "")
-            base = self._progress.tasks[-1].fields["status"].split("  |")[0]
-            text = f"{base}  | {step.phase} {step.done}/{step.total}{loss}"
-            self._progress.update(self._task, completed=step.done, total=step.total or None, status=text)
-        elif step.phase != self._phase:
-            self.say(f"    {step.phase} ({step.total})", "dim")
-        self._phase = step.phase
+            text = f"{line.status}  | {step.phase} {step.done}/{step.total}{loss}"
+            self._progress.update(line.task, completed=step.done, total=step.total or None, status=text)
+        elif step.phase != line.phase:
+            whose = f"  {line.what}" if len(self._lines) > 1 else ""
+            self.say(f"    {step.phase} ({step.total}){whose}", "dim")
+        line.phase = step.phase
 
-    def end(self) -> None:
-        """The running job has ended."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task, self._phase = None, ""
+    def end(self, job: str = "") -> None:
+        """The job has ended; nothing happens when it was not shown."""
+        line = self._lines.pop(job, None)
+        if line is not None and line.task is not None:
+            self._progress.remove_task(line.task)
 
     def trial(self, trial: Trial, history: History, base: Score | None) -> None:
-        """One finished or failed trial."""
-        self.end()
+        """One finished or failed trial; its run's job has ended."""
+        self.end(trial.run_id)
         what = chain(trial.model, history) if trial.model else trial.action.describe() if trial.action else trial.name
         if trial.status == "failed" or trial.score is None:
             self.say(f"failed  {what}: {trial.status_reason or 'no usable score'}", "red")
@@ -101,7 +120,6 @@ class Terminal:
 
     def close(self) -> None:
         """Stop the live display."""
-        self.end()
         self._progress.stop()
 
 

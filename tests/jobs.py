@@ -45,3 +45,33 @@ def hang(report):
 
 def pid(report):
     return os.getpid()
+
+
+def until(report, *, path):
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    return path
+
+
+def where(report, *, path):
+    """The Ray node that it runs on, told at once; ends when `path` is there."""
+    import ray
+
+    report(Progress(ray.get_runtime_context().get_node_id(), 0, 1))
+    return until(report, path=path)
+
+
+def leaves(report, *, output):
+    """What lies in `output`; the first try leaves a file there and takes its worker with it."""
+    import ray
+
+    found = sorted(os.listdir(output))
+    with open(f"{output}/half-written", "x"):
+        pass
+    tries = os.path.join(os.path.dirname(output), "tries")
+    with open(tries, "a") as file:
+        file.write(f"{ray.get_runtime_context().get_actor_id()}\n")
+    with open(tries) as file:
+        if len(file.readlines()) == 1:
+            os._exit(3)
+    return found

@@ -71,7 +71,10 @@ Event = Update | Finished | Failed
 class Executor(Protocol):
     """Runs jobs; at most `capacity` at a time."""
 
-    capacity: int
+    @property
+    def capacity(self) -> int:
+        """At least 1; may change while jobs run, as machines come and go."""
+        ...
 
     def submit(self, job: Job) -> None:
         """Start `job`; returns at once."""
