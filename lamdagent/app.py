@@ -72,6 +72,10 @@ def make_executor(config: Config) -> "Executor":
         from lamdagent.execution.inline import InlineExecutor
 
         return InlineExecutor()
+    if config.execution.kind == "ray":
+        from lamdagent.execution.ray import RayExecutor
+
+        return RayExecutor(config.execution)
     from lamdagent.execution.local import LocalExecutor
 
     return LocalExecutor()

@@ -95,7 +95,15 @@ class ExecutionConfig:
     """Where actions run."""
 
     kind: str = "local"
-    """local (a worker process) or inline (this process, for debugging)."""
+    """local (a worker process), ray (a cluster, many actions at once) or inline (this process, for debugging)."""
+    address: str | None = None
+    """Of the Ray cluster, host:port or auto; null = one is started on this machine and ends with the search."""
+    cpus: float = 1.0
+    """Ray: CPUs per action."""
+    gpus: float | None = None
+    """Ray: GPUs per action; null = 1 where the cluster has any, else 0."""
+    at_once: int | None = None
+    """Ray: most actions at once; null = as many as fit."""
 
 
 @dataclass

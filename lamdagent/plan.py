@@ -22,7 +22,7 @@ from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source
 
 POLICIES = ("auto", "hybrid", "llm", "surrogate", "tpe", "random")
-EXECUTIONS = ("local", "inline")
+EXECUTIONS = ("local", "inline", "ray")
 SLOT_KINDS = ("model", "models", *COLUMNS)
 ROLES = ("any", "initial", "produced")
 T = TypeVar("T")
@@ -108,6 +108,8 @@ def _ranges(config: Config) -> Iterator[str]:
     yield from _one_of("agent.kind", config.agent.kind, POLICIES)
     yield from _one_of("agent.structured", config.agent.structured, ("auto", "on", "off"))
     yield from _one_of("execution.kind", config.execution.kind, EXECUTIONS)
+    if (config.execution.address or "").startswith("ray://"):
+        yield "execution.address: Ray's client (ray://) is not enough; run on a machine of the cluster, with auto"
     if config.agent.kind in ("llm", "hybrid") and not config.agent.model:
         wanted = "one in litellm's form, such as agent.model=openai/gpt-4o"
         yield f"agent.model: not given, but agent={config.agent.kind} needs {wanted}"
@@ -128,6 +130,9 @@ def _least(config: Config) -> Iterator[str]:
         "search.test_top": (config.search.test_top, 1),
         "search.max_depth": (config.search.max_depth, 1),
         "memory.tokens": (config.memory.tokens, 100),
+        "execution.cpus": (config.execution.cpus, 0.01),
+        "execution.gpus": (config.execution.gpus, 0),
+        "execution.at_once": (config.execution.at_once, 1),
         "evaluation.batch_size": (config.evaluation.batch_size, 1),
         "agent.retries": (config.agent.retries, 0),
         "agent.corrections": (config.agent.corrections, 0),

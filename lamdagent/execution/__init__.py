@@ -1,1 +1,1 @@
-"""WHERE heavy work runs: in process, in a worker process, later on Ray. One seam, `executor.Executor`."""
+"""WHERE heavy work runs: in process, in a worker process, on Ray. One seam, `executor.Executor`."""

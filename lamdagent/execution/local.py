@@ -106,7 +106,7 @@ def _serve(pipe: Connection, warm_up: tuple[str, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     for module in warm_up:
-        _import_quietly(module)
+        import_quietly(module)
     while True:
         try:
             job = pipe.recv()
@@ -127,9 +127,10 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-def _import_quietly(module: str) -> None:
+def import_quietly(module: str) -> None:
+    """Import ahead of need; what cannot be imported is left to the job that needs it."""
     import contextlib
     import importlib
 
-    with contextlib.suppress(Exception):  # the job that needs it will say so
+    with contextlib.suppress(Exception):
         importlib.import_module(module)
