@@ -24,7 +24,7 @@ from lamdagent.terminal import Terminal
 from lamdagent.tracking.journal import Journal
 from lamdagent.tracking.store import Store
 from tests import builders
-from tests.searches import client_of, of_kind, runs_of, tag
+from tests.searches import client_of, of_kind, runs_of, search, tag
 from tests.several import Several
 
 
@@ -182,3 +182,13 @@ class TestSearch:
         (found,) = of_kind(runs_of(ended[0], "lamdagent-smoke"), "search")
         steps = [m.step for m in client_of(ended[0]).get_metric_history(found.info.run_id, "score")]
         assert steps == [*range(self.TRIALS + 1)]
+
+
+@pytest.mark.slow
+def test_a_sweep_is_a_search_per_value(tmp_path: Path) -> None:
+    code, output = search(tmp_path, "--multirun", "+experiment=smoke", "search.seed=0,1", "budget.trials=2")
+    assert code == 0, output
+    runs = runs_of(tmp_path, "lamdagent-smoke")
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert [run.data.params["seed"] for run in of_kind(runs, "search")] == ["0", "1"]
+    assert len(of_kind(runs, "action")) == 4
