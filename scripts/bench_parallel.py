@@ -41,9 +41,6 @@ from lamdagent.terminal import Terminal
 
 def planned(steps: int) -> Plan:
     """The experiment `letters`, its trainings as long as told."""
-    values = (
-        f"{{learning_rate: [5.0e-4, 2.0e-3], steps: {steps}, batch_size: 16, micro_batch_size: 16, max_length: 64}}"
-    )
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         node = compose("config", ["+experiment=letters", f"actions.sft_full.hyperparameters.steps={steps}"])
     return make_plan(read(node))

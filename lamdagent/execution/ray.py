@@ -5,6 +5,7 @@ one that loses its worker or its machine is started again elsewhere. Files go th
 """
 
 import contextlib
+import logging
 import os
 import queue
 import shutil
@@ -172,9 +173,9 @@ class RayExecutor:
                     raise UserError(fault)
                 return None
             event: Event = self._ray.get(next(slot.coming))
-        except RayTaskError as error:  # the actor lives, but could not even make the call
-            return self._end(slot, str(error).splitlines()[-1], "error")
         except (RayError, StopIteration) as error:
+            if slot.job is not None and isinstance(error, RayTaskError):  # it lives, but could not even make the call
+                return self._end(slot, str(error).splitlines()[-1], "error")
             return self._gone(slot, type(error).__name__)
         if isinstance(event, Finished | Failed):
             slot.coming = slot.job = None
@@ -225,7 +226,7 @@ def _connect(address: str | None) -> Any:
     ours = signal.getsignal(signal.SIGTERM)
     local = {} if address else {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:
-        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **local)
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"execution.address: no Ray cluster answers at {address or 'this machine'} ({first})") from None
