@@ -179,6 +179,7 @@ class RayExecutor:
             return self._gone(slot, type(error).__name__)
         if isinstance(event, Finished | Failed):
             slot.coming = slot.job = None
+            del self._lost[event.job_id]
         return event
 
     def _gone(self, slot: _Slot, how: str) -> Event | None:
@@ -211,6 +212,7 @@ class RayExecutor:
         """Fail the slot's job; whatever its worker does ends with it."""
         assert slot.job is not None
         failed = Failed(slot.job.id, reason, kind, seconds=time.monotonic() - slot.started)
+        del self._lost[failed.job_id]
         self._ray.kill(slot.actor)
         self._started(slot)
         return failed
