@@ -123,7 +123,7 @@ def test_no_policy_repeats_what_runs(policy: Callable[[Turn], Decision | None]) 
     tried = {t.action.fingerprint for t in history.actions if t.action}
     running: list = []
     for number in range(3, 9):
-        space = builders.space(tried=tried | {a.fingerprint for a in running})
+        space = builders.space(builders.pool(3), tried=tried | {a.fingerprint for a in running})
         decision = policy(Turn(history, space, number, 0, pending=tuple(running)))
         assert decision is not None and decision.action.fingerprint not in tried | {a.fingerprint for a in running}
         running.append(decision.action)
