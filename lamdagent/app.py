@@ -60,6 +60,8 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
         agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
         view.say(f"lamdagent: {agent.name}")
         view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
+        if store.moved_from is not None:
+            view.say(f"the store was moved here from {store.moved_from}; its artifacts' addresses follow", "yellow")
         result = Search(plan, journal, executor, agent, view).run()
         _conclude(plan, result, journal, executor, view)
     finally:

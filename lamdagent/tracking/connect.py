@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lamdagent.errors import UserError
+from lamdagent.tracking.moved import ARTIFACTS
 
 # No "View run at" lines between ours.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -224,4 +225,4 @@ def _artifact_root(uri: str, name: str) -> str | None:
     if not uri.startswith("sqlite"):
         return None
     folder = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "experiment"
-    return str(sqlite_file(uri).parent / "mlruns" / folder)
+    return str(sqlite_file(uri).parent / ARTIFACTS / folder)

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from lamdagent.tracking import claims, lineage, schema, weights
-from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri
+from lamdagent.tracking import claims, lineage, moved, schema, weights
+from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri, sqlite_file
 from lamdagent.tracking.leaderboard import leaderboard_path, save_leaderboard
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.owner import of_this_host, provably_dead, this_process
@@ -46,6 +46,8 @@ class Store:
         self.client = open_client(self.uri)
         self.experiment = experiment
         self.experiment_id = find_experiment(self.client, experiment, self.uri)
+        self.moved_from = self._follow() if self.uri.startswith("sqlite") else None
+        """The folder that an SQLite file was in when its artifacts were written, where they have been found again."""
         self._cache = RunCache(self.client, self.experiment_id)
         self._artifacts: dict[str, str] = {}
 
@@ -294,6 +296,10 @@ class Store:
             self.client.log_batch(run_id, params=some)
         self._cache.touch(run_id)
         return run_id
+
+    def _follow(self) -> Path | None:
+        location = self.client.get_experiment(self.experiment_id).artifact_location
+        return moved.follow(sqlite_file(self.uri), location)
 
     def _found(self, run_id: str) -> Run | None:
         """The run; None when its owner has purged it, which is no reason for us to stop."""
