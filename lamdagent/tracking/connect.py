@@ -109,7 +109,8 @@ def probe_database(uri: str) -> None:
         engine = sqlalchemy.create_engine(uri, connect_args={key: PROBE_TIMEOUT_S}, poolclass=sqlalchemy.pool.NullPool)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if folder is not None:
-                _tune_sqlite(connection)
+                with _unless_locked():
+                    _tune_sqlite(connection)
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         raise _fault(uri, f"cannot be opened ({_first_line(error)})") from None
     except ModuleNotFoundError as error:
@@ -137,6 +138,18 @@ def _tune_sqlite(connection: object) -> None:
     execute("PRAGMA journal_mode=WAL")
     execute("PRAGMA analysis_limit=1000")
     execute("ANALYZE")
+
+
+@contextmanager
+def _unless_locked() -> Iterator[None]:
+    """Leave tuning to the next start while another program holds the file, such as one that creates the tables."""
+    import sqlalchemy
+
+    try:
+        yield
+    except sqlalchemy.exc.OperationalError as error:
+        if "locked" not in str(error):
+            raise
 
 
 def _open_server(uri: str) -> MlflowClient:
