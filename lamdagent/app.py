@@ -2,12 +2,13 @@
 
 import functools
 import os
+import signal
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from lamdagent.config import Config, read
-from lamdagent.interrupt import Interrupt
 
 if TYPE_CHECKING:
     from lamdagent.execution.executor import Executor
@@ -36,19 +37,18 @@ def start(node: DictConfig) -> None:
     from lamdagent.terminal import Terminal
 
     view = Terminal()
-    interrupt = Interrupt()
     try:
-        with interrupt.heard():
-            _search(plan, OmegaConf.to_yaml(node, resolve=True), view, interrupt)
+        _search(plan, OmegaConf.to_yaml(node, resolve=True), view)
     finally:
         view.close()
 
 
-def _search(plan: "Plan", config_yaml: str, view: "Terminal", interrupt: Interrupt) -> None:
+def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
     from lamdagent.selection.agent import make_agent
     from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.store import Store
 
+    signal.signal(signal.SIGTERM, _terminate)
     executor = make_executor(plan.config)  # its worker imports torch while the store is opened
     try:
         store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
@@ -62,7 +62,7 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal", interrupt: Interru
         view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
         if store.moved_from is not None:
             view.say(f"the store was moved here from {store.moved_from}; its artifacts' addresses follow", "yellow")
-        result = Search(plan, journal, executor, agent, view, interrupt).run()
+        result = Search(plan, journal, executor, agent, view).run()
         _conclude(plan, result, journal, executor, view)
     finally:
         executor.close()
@@ -102,6 +102,10 @@ def _conclude(plan: "Plan", result: "Result", journal: "Journal", executor: "Exe
         view.say(f"look at it: {uri}/{page}")
     else:
         view.say(f"look at it: mlflow ui{where}\n  and open http://127.0.0.1:5000/{page}")
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _quiet() -> None:

@@ -1,10 +1,9 @@
 """What a search may spend, and whether the next action still fits."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lamdagent.config import BudgetConfig
-from lamdagent.execution.executor import Failed, Finished
 
 
 @dataclass
@@ -28,19 +27,6 @@ class Budget:
         """Wall-clock time left; infinite without a limit."""
         minutes = self.limits.wall_clock_minutes
         return float("inf") if minutes is None else minutes * 60 - self.elapsed_s
-
-    @property
-    def compute_left_s(self) -> float:
-        """How long an action may run now: wall-clock time left and, once a GPU has been used, GPU time left."""
-        hours = self.limits.gpu_hours
-        gpu_s = float("inf") if hours is None or not self.gpu_seconds else hours * 3600 - self.gpu_seconds
-        return min(self.left_s, gpu_s)
-
-    def explained(self, ended: Finished | Failed, reserve_s: float) -> Finished | Failed:
-        """`ended`; an action that was ended because only `reserve_s` of this budget is left says so."""
-        if isinstance(ended, Failed) and ended.kind == "timeout" and self.compute_left_s <= reserve_s:
-            return replace(ended, reason="the budget ended while it ran", kind="budget")
-        return ended
 
     def ended(self, next_s: float = 0.0, reserve_s: float = 0.0) -> str:
         """Why no further action may start, or an empty string.

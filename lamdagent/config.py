@@ -21,8 +21,6 @@ class SearchConfig:
     """Seeds the policy and every action; part of each action's fingerprint."""
     max_depth: int | None = None
     """Longest chain of actions; null = no limit."""
-    max_failures: int | None = 5
-    """So many actions in a row that fail in one way stop the search; null = never."""
     test_top: int = 3
     """How many of the best pipelines are scored on the test split at the end, besides the base."""
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +12,10 @@ from typing import Any
 from lamdagent.actions.action import Action, ActionType
 from lamdagent.budget import Budget
 from lamdagent.enumeration import ActionSpace
-from lamdagent.errors import LamdagentError, SearchStopped, UserError
+from lamdagent.errors import LamdagentError, UserError
 from lamdagent.evaluation.task import Split
 from lamdagent.execution.executor import Executor, Failed, Finished, Job, Update
 from lamdagent.execution.work import Outcome
-from lamdagent.failures import Streak, with_smaller_batches
-from lamdagent.interrupt import Interrupt
 from lamdagent.memory.foreign import Ours, known_names, seeded
 from lamdagent.memory.history import build_history, tried_fingerprints
 from lamdagent.memory.text import memory_text
@@ -50,18 +47,14 @@ class Result:
 class Search:
     """One search run: opened, gone through, closed whatever happens."""
 
-    def __init__(
-        self, plan: Plan, journal: Journal, executor: Executor, agent: Agent, view: Terminal, interrupt: Interrupt
-    ) -> None:
+    def __init__(self, plan: Plan, journal: Journal, executor: Executor, agent: Agent, view: Terminal) -> None:
         """Everything that a search talks to; nothing starts yet."""
         self.plan = plan
         self.journal = journal
         self.executor = executor
         self.agent = agent
         self.view = view
-        self.interrupt = interrupt
         self.budget = Budget(plan.config.budget)
-        self.streak = Streak(plan.config.search.max_failures)
         self.models: tuple[Model, ...] = ()
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
 
@@ -70,15 +63,11 @@ class Search:
 
         Raises:
             UserError: an initial model cannot be read or scored.
-            SearchStopped: it cannot go on until the user has mended something.
-            KeyboardInterrupt: the user asked for it.
         """
         status, why = "FAILED", "ended by an error"
         self.models = self._prepare()
         try:
-            self.budget.trials, self.budget.gpu_seconds, self.budget.usd = self.journal.open(
-                search_id(self.plan, self.models)
-            )
+            self.budget.trials = self.journal.open(search_id(self.plan, self.models))
             self._score_bases()
             self._look_at_others()
             reason = self._loop()
@@ -90,7 +79,7 @@ class Search:
         except KeyboardInterrupt:
             status, why = "KILLED", "interrupted by the user"
             raise
-        except (UserError, SearchStopped) as error:
+        except UserError as error:
             why = str(error)
             raise
         finally:
@@ -117,7 +106,6 @@ class Search:
     def _prepare(self) -> tuple[Model, ...]:
         models = []
         for name, settings in self.plan.config.models.items():
-            self.interrupt.check()
             self.view.begin(f"prepare model {name}", None, self.budget)
             spec = {"source": settings.source, "file": settings.file, "revision": settings.revision}
             spec["license"] = settings.license
@@ -141,7 +129,6 @@ class Search:
     def _score_bases(self) -> None:
         for model in self.models:
             while True:
-                self.interrupt.check()
                 known = self.history().by_model.get(model.fingerprint)
                 if known and known.score:
                     self.view.trial(known, self.history(), None)
@@ -174,7 +161,6 @@ class Search:
     def _loop(self) -> str:
         """Until something ends it; the reason."""
         while True:
-            self.interrupt.check()
             for warning in self.journal.sources.refresh():
                 self.view.say(warning, "yellow")
             history = self.history()
@@ -191,9 +177,8 @@ class Search:
                 continue
             if run_id := self.journal.begin_action(decision, self.plan, text, history):
                 self.budget.trials += 1
-                self.journal.spent(run_id, decision.cost_usd)
                 self._do(run_id, decision, history)
-                self._reflect(run_id, decision.cost_usd)
+                self._reflect()
 
     def _done(self, decision: Decision, text: str) -> bool:
         """Whether the action has a finished run already, which then stands for it and costs nothing."""
@@ -213,35 +198,22 @@ class Search:
         best = history.scored[0].score if history.scored else None
         self.view.begin(f"{number} {decision.action.describe()}", best, self.budget, self._eta(history))
         try:
-            ended = self._made(run_id, decision.action, self._reserve_s(history))
-        except KeyboardInterrupt:
-            self.journal.fail(run_id, Failed(run_id, "interrupted by the user", "interrupted"))
-            raise
-        except LamdagentError as error:
-            ended = Failed(run_id, str(error), "error")
-        if isinstance(ended, Failed):
-            self.journal.fail(run_id, ended)
-            self._show(decision.action)
-            self.streak.failed(ended)
+            ended = self._await(self._making(run_id, decision.action))
+        except (KeyboardInterrupt, LamdagentError) as error:
+            kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
+            reason = "interrupted by the user" if isinstance(error, KeyboardInterrupt) else str(error)
+            self.journal.fail(run_id, Failed(run_id, reason, kind))
+            if isinstance(error, KeyboardInterrupt):
+                raise
         else:
-            self._finish(run_id, ended, produced(decision.action, run_id))
-            self.streak.succeeded()
+            if isinstance(ended, Failed):
+                self.journal.fail(run_id, ended)
+            else:
+                self._finish(run_id, ended, produced(decision.action, run_id))
+                return
+        self._show(decision.action)
 
-    def _made(self, run_id: str, action: Action, reserve_s: float) -> Finished | Failed:
-        """The end of an action: of a second try, with less in memory, where the first one ran out of it."""
-        job = self._making(run_id, action, reserve_s)
-        ended = self._await(job)
-        smaller = with_smaller_batches(job, ended) if isinstance(ended, Failed) else None
-        if smaller is None:
-            return self.budget.explained(ended, reserve_s)
-        said = f"out of memory, tried again with micro_batch_size {smaller.arguments['inputs']['micro_batch_size']}"
-        self.view.say(said, "yellow")
-        self.journal.retried(run_id, said)
-        shutil.rmtree(self._output(run_id))
-        self._output(run_id)
-        return self.budget.explained(self._await(smaller), reserve_s)
-
-    def _making(self, run_id: str, action: Action, reserve_s: float) -> Job:
+    def _making(self, run_id: str, action: Action) -> Job:
         action_type = next(t for t in self.plan.types if t.name == action.type)
         arguments = {
             "run_id": run_id,
@@ -253,7 +225,7 @@ class Search:
             "batch_size": self.plan.config.evaluation.batch_size,
             "output": str(self._output(run_id)),
         }
-        limit = min(action_type.timeout_minutes * 60, max(60.0, self.budget.compute_left_s - reserve_s))
+        limit = min(action_type.timeout_minutes * 60, max(60.0, self.budget.left_s))
         return Job(run_id, "lamdagent.execution.work:make", arguments, limit)
 
     def _scoring(self, run_id: str, model: Model, split: Split) -> Job:
@@ -296,12 +268,11 @@ class Search:
         if same:
             self.view.trial(same[-1], history, history.base_score())
 
-    def _reflect(self, run_id: str, decision_usd: float) -> None:
+    def _reflect(self) -> None:
         if self.agent.reflect is not None:
             history = self.history()
             notes = self.agent.reflect(history, self.journal.reflection, self.space(history))
             self.budget.usd += notes.usd
-            self.journal.spent(run_id, decision_usd + notes.usd)
             self.journal.remember(notes.text, notes.traces, history.actions[-1].run_id)
 
     # After the loop ----------------------------------------------------------------------------------------------
@@ -317,7 +288,6 @@ class Search:
         for trial in [*bases, *best]:
             if trial.test_score is not None or trial.model is None:
                 continue
-            self.interrupt.check()
             model = next((m for m in self.models if m.fingerprint == trial.model.fingerprint), trial.model)
             self.view.begin(f"test {trial.model.name}", history.scored[0].score, self.budget)
             ended = self._await(self._scoring(trial.run_id, model, "test"))

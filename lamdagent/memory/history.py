@@ -14,7 +14,7 @@ from lamdagent.tracking.records import RunRecord
 from lamdagent.trial import History, Status, Trial
 
 STATUS: Mapping[str, Status] = {"FINISHED": "finished", "RUNNING": "running", "SCHEDULED": "running"}
-RETRYABLE = ("lost_worker", "interrupted", "orphan", "no_space", "budget")
+RETRYABLE = ("lost_worker", "interrupted", "orphan", "no_space")
 """Failures that say nothing about the action: it may be chosen again."""
 MOST_LOST = 2
 """Workers that one action may cost: after so many it is the action, not the machine."""

@@ -55,8 +55,8 @@ class Journal:
         self.sources = Sources(store.client, plan.config.memory.sources, store.experiment_id)
         """Others' runs; nothing is read until its `refresh`."""
 
-    def open(self, search_id: str) -> tuple[int, float, float]:
-        """Start the search run, or go on with one that was cut off; the trials, GPU seconds and USD that it has spent.
+    def open(self, search_id: str) -> int:
+        """Start the search run, or go on with one that was cut off; the number of trials that it has had.
 
         What dead processes of this host left open is closed first. A finished search of the same id stays as it is and
         a new run goes on from it.
@@ -70,16 +70,14 @@ class Journal:
             self.search_run_id = last.run_id
             self.store.reopen_search(last.run_id)
             self.store.set_tags(last.run_id, tags)
-            before = self.store.trials_of(last.run_id)
-            gpu_s, usd = (_total(before, key) for key in (schema.COST_GPU_SECONDS, schema.COST_USD))
-            return len([r for r in before if _counts(r)]), gpu_s, usd
+            return len([r for r in self.store.trials_of(last.run_id) if _counts(r)])
         name = f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
         tasks = [task.name for task in self.plan.tasks]
         self.search_run_id = self.store.start_search(
             search_id, name, self._params(), self.config_yaml, self._text(), tasks
         )
         self.store.set_tags(self.search_run_id, tags)
-        return 0, 0.0, 0.0
+        return 0
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] | str, reason: str) -> None:
         """End the search run."""
@@ -186,15 +184,6 @@ class Journal:
         self._discard(run_id)
         self.report()
 
-    def retried(self, run_id: str, what: str) -> None:
-        """Say on the run that its action is tried a second time, and how."""
-        self.store.set_tags(run_id, {schema.RETRIED: what})
-
-    def spent(self, run_id: str, usd: float) -> None:
-        """Write what the LLM has cost for this action until now."""
-        if usd:
-            self.store.log_metrics(run_id, {schema.COST_USD: usd})
-
     def tested(self, run_id: str, outcome: Outcome, plan: Plan, output: Path) -> None:
         """Add test scores to a finished run."""
         prefix = schema.TEST_PREFIX
@@ -280,10 +269,6 @@ class Journal:
             f"A search for the best post-training pipeline on {tasks}. Its nested runs are the trials: sort by `score` "
             "for the leaderboard. Each names its parents; `score` here is the best so far, by number of trials."
         )
-
-
-def _total(records: Sequence[RunRecord], metric: str) -> float:
-    return sum(record.metrics.get(metric, 0.0) for record in records)
 
 
 def tasks_tag(tasks: Sequence[Task]) -> str:
