@@ -82,7 +82,7 @@ class Search:
             SearchStopped: failures in a row say that no action can work now.
             KeyboardInterrupt: the user has ended it; nothing is left open.
         """
-        status, why, kind = "FAILED", "ended by an error", "error"
+        status, why = "FAILED", "ended by an error"
         self.models = self._prepare()
         try:
             spent = self.journal.open(search_id(self.plan, self.models))
@@ -97,7 +97,7 @@ class Search:
             status, why = "FINISHED", ""
             return Result(history, champion, reason)
         except KeyboardInterrupt:
-            status, why, kind = "KILLED", "interrupted by the user", "interrupted"
+            status, why = "KILLED", "interrupted by the user"
             raise
         except (UserError, SearchStopped) as error:
             why = str(error)
@@ -105,7 +105,7 @@ class Search:
         finally:
             with self.stop.ignored():
                 self.journal.spent(self.budget.spent)
-                self.journal.close(status, why, kind)
+                self.journal.close(status, why)
                 self.work.cleanup()
 
     def history(self) -> History:
@@ -201,6 +201,7 @@ class Search:
             if decision is None:
                 return "every legal action has been tried"
             self.budget.usd += decision.cost_usd
+            self.journal.spent(self.budget.spent)
             self.stop.check()
             if self._done(decision, text):
                 continue

@@ -172,7 +172,7 @@ def test_costs_outlive_the_process(tmp_path: Path) -> None:
     assert first.open("search") == Spent()
     first.spent(Spent(3, 0.25, 100.0))
     first.spent(Spent(4, 0.75, 250.0))
-    first.close("KILLED", "interrupted by the user", "interrupted")
+    first.close("KILLED", "interrupted by the user")
     second = journal()
     assert second.open("search") == Spent(0, 0.75, 250.0) and second.search_run_id == first.search_run_id
     second.close("FINISHED", "")

@@ -92,10 +92,10 @@ class Journal:
             now = {schema.COST_USD: costs.usd, schema.COST_GPU_SECONDS: costs.gpu_seconds}
             self.store.log_metrics(self.search_run_id, now)
 
-    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] | str, reason: str, kind: str = "error") -> None:
-        """End the search run, and with its reason and `kind` every run of this process that is still open."""
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] | str, reason: str) -> None:
+        """End the search run, and as interrupted every run of this process under it that is still open."""
         if self.search_run_id:
-            for run_id in self.store.close_own(self.search_run_id, reason, kind):
+            for run_id in self.store.close_own(self.search_run_id, reason):
                 self._discard(run_id)
             self.store.end_search(self.search_run_id, status, reason)  # type: ignore[arg-type]
             self.report()
