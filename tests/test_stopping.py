@@ -71,7 +71,7 @@ class TestOutOfMemory:
         assert run.info.status == "FINISHED" and run.data.params["micro_batch_size"] == "8"
         assert tag(run, "micro_batch_size") == "4"
         first, *second = (json.loads(line) for line in (tmp_path / "batches").read_text().splitlines())
-        assert len(first) == 8 and [len(rows) for rows in second] == [4, 4, 4, 4], "two steps of 8 rows, 4 at once"
+        assert len(first) == 8 and [len(rows) for rows in second] == [4, 4, 4], "of twelve: a step of 8, then of 4"
         assert second[0] + second[1] == first
         recipe = Path(run.info.artifact_uri.removeprefix("file://")) / "recipe.yaml"
         assert "micro_batch_size: 4" in recipe.read_text(), "what was run, not what was asked"
