@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from lamdagent.config import Config, read
-from lamdagent.interrupt import Interrupt
+from lamdagent.interruption import Interruption
 
 if TYPE_CHECKING:
     from lamdagent.execution.executor import Executor
@@ -36,19 +36,19 @@ def start(node: DictConfig) -> None:
     from lamdagent.terminal import Terminal
 
     view = Terminal()
-    interrupt = Interrupt()
     try:
-        with interrupt.heard():
-            _search(plan, OmegaConf.to_yaml(node, resolve=True), view, interrupt)
+        _search(plan, OmegaConf.to_yaml(node, resolve=True), view)
     finally:
         view.close()
 
 
-def _search(plan: "Plan", config_yaml: str, view: "Terminal", interrupt: Interrupt) -> None:
+def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
     from lamdagent.selection.agent import make_agent
     from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.store import Store
 
+    stop = Interruption()
+    stop.listen()
     executor = make_executor(plan.config)  # its worker imports torch while the store is opened
     try:
         store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
@@ -62,7 +62,7 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal", interrupt: Interru
         view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
         if store.moved_from is not None:
             view.say(f"the store was moved here from {store.moved_from}; its artifacts' addresses follow", "yellow")
-        result = Search(plan, journal, executor, agent, view, interrupt).run()
+        result = Search(plan, journal, executor, agent, view, stop).run()
         _conclude(plan, result, journal, executor, view)
     finally:
         executor.close()

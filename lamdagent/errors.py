@@ -6,7 +6,7 @@ LamdagentError
 ├── IllegalAction      an action that the space does not offer (a policy's mistake, never fatal)
 ├── LLMUnavailable     the agent LLM gave no reply within its bounds (never fatal: the fallback policy decides)
 ├── ActionFailed       the action ran and gave no usable model: recorded as a FAILED run, the search goes on
-└── SearchStopped      the search cannot go on until the user has mended something: exit code 1, the store is whole
+└── SearchStopped      the surroundings fail every action: a person has to mend them, then the search goes on
 """
 
 from collections.abc import Sequence
@@ -42,11 +42,15 @@ class ActionFailed(LamdagentError):
     """The action or its evaluation failed for a reason that a person understands."""
 
     def __init__(self, reason: str, kind: str = "error") -> None:
-        """Stable kinds: out_of_memory, nan_loss, bad_data, bad_model, timeout, lost_worker, no_space, error."""
+        """`kind` is a short stable word.
+
+        Of the action: out_of_memory, nan_loss, bad_data, bad_model, timeout, error. Of its surroundings: no_space,
+        lost_worker, interrupted, orphan (its process is gone), budget (it ran out).
+        """
         self.reason = reason
         self.kind = kind
         super().__init__(reason)
 
 
 class SearchStopped(LamdagentError):
-    """A search that ended before its budget; the message says why and what to do before the same command goes on."""
+    """Failures in a row say that no action can work now; the message says what to mend. Nothing is lost."""

@@ -1,61 +1,55 @@
-"""What a search does about failures: try again with less memory, and stop when the same thing fails again and again."""
+"""When failures stop a search: as many in a row as no action of its own can explain."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from lamdagent.errors import SearchStopped
-from lamdagent.execution.executor import Failed, Job
+from lamdagent.actions.action import Action
+from lamdagent.execution.executor import Failed
 
-NOT_COUNTED = ("interrupted", "budget")
-"""Kinds that the user wanted."""
 ADVICE = {
-    "out_of_memory": "use a smaller micro_batch_size or max_length, or LoRA instead of full training",
-    "no_space": "make space, or point tracking.uri and TMPDIR at a larger disk",
-    "bad_data": "look at the dataset that the failed runs name",
-    "bad_model": "look at the model that the failed runs name",
-    "nan_loss": "lower the learning rates",
-    "timeout": "raise timeout_minutes of the action, or lower its steps",
-    "lost_worker": "look at the machine's log: something ends the worker process",
+    "no_space": "free some space where the store's artifacts and the temporary folder are",
+    "lost_worker": "look for what ends the worker: the machine's memory and drivers, a queue's limits",
+    "bad_data": "mend the dataset or take it out of `datasets`",
+    "error": "mend what it says; failure.txt on the failed runs has the traceback",
 }
-"""Failure kind -> what to do, for the most usual ones."""
+"""Kind -> what a person can do. Others (out_of_memory, nan_loss, timeout) are the action's own: the policy learns."""
 
-
-def with_smaller_batches(job: Job, failed: Failed) -> Job | None:
-    """The same job with a quarter of the rows in memory at once, after it ran out of it; None where that cannot help.
-
-    The effective batch stays: `micro_batch_size` only says how many rows of a step are in memory together.
-    """
-    inputs = job.arguments.get("inputs", {})
-    micro = min(inputs.get("micro_batch_size", 1), inputs.get("batch_size", 1))
-    if failed.kind != "out_of_memory" or micro <= 1:
-        return None
-    return replace(job, arguments={**job.arguments, "inputs": {**inputs, "micro_batch_size": max(1, micro // 4)}})
+NEUTRAL = ("interrupted", "orphan", "budget")
+"""Kinds that neither count nor end a row: nobody knows how the action would have gone."""
 
 
 @dataclass
 class Streak:
-    """Failures of one kind in a row, since this process started."""
+    """Counts failures of one kind in a row; data faults count by dataset and errors by their text."""
 
     limit: int | None
-    kind: str = ""
+    """Failures that stop the search; None: it never stops for them."""
     length: int = 0
+    _cause: tuple[str, ...] = ()
 
     def succeeded(self) -> None:
-        """An action ended well."""
-        self.kind, self.length = "", 0
+        """An action gave a model: the row is over."""
+        self.length, self._cause = 0, ()
 
-    def failed(self, failure: Failed) -> None:
-        """Count a failure whose run is closed.
+    def failed(self, action: Action, failed: Failed) -> str:
+        """Count a failure; why the search must stop, and what to do, or an empty string."""
+        if failed.kind in NEUTRAL:
+            return ""
+        if failed.kind not in ADVICE:
+            self.succeeded()
+            return ""
+        cause = _cause(action, failed)
+        self.length = self.length + 1 if cause == self._cause else 1
+        self._cause = cause
+        if self.limit is None or self.length < self.limit:
+            return ""
+        return (
+            f"{self.length} actions in a row failed with {failed.kind}, the last one with: {failed.reason}\n"
+            f"What to do: {ADVICE[failed.kind]}; then the same command goes on from the store "
+            "(search.failures_in_a_row is the limit, null for none)"
+        )
 
-        Raises:
-            SearchStopped: it is one too many.
-        """
-        if failure.kind in NOT_COUNTED:
-            return
-        self.length = self.length + 1 if failure.kind == self.kind else 1
-        self.kind = failure.kind
-        if self.limit is not None and self.length >= self.limit:
-            advice = ADVICE.get(failure.kind, "look at the failed runs")
-            raise SearchStopped(
-                f"{self.length} actions in a row failed alike ({failure.kind}), the last one: {failure.reason} "
-                f"What to do: {advice}; the same command then goes on. search.max_failures={self.limit} sets the limit."
-            )
+
+def _cause(action: Action, failed: Failed) -> tuple[str, ...]:
+    if failed.kind == "bad_data":
+        return (failed.kind, *sorted(d.fingerprint for d in action.datasets))
+    return (failed.kind, failed.reason) if failed.kind == "error" else (failed.kind,)

@@ -127,7 +127,7 @@ def _least(config: Config) -> Iterator[str]:
     limits = {
         "search.test_top": (config.search.test_top, 1),
         "search.max_depth": (config.search.max_depth, 1),
-        "search.max_failures": (config.search.max_failures, 1),
+        "search.failures_in_a_row": (config.search.failures_in_a_row, 1),
         "memory.tokens": (config.memory.tokens, 100),
         "evaluation.batch_size": (config.evaluation.batch_size, 1),
         "agent.retries": (config.agent.retries, 0),

@@ -1,5 +1,6 @@
 """The loop of the paper: enumerate, select, execute and evaluate, remember; everything it knows is in the store."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -16,9 +17,10 @@ from lamdagent.enumeration import ActionSpace
 from lamdagent.errors import LamdagentError, SearchStopped, UserError
 from lamdagent.evaluation.task import Split
 from lamdagent.execution.executor import Executor, Failed, Finished, Job, Update
+from lamdagent.execution.retry import both, rows_at_once, with_less_memory
 from lamdagent.execution.work import Outcome
-from lamdagent.failures import Streak, with_smaller_batches
-from lamdagent.interrupt import Interrupt
+from lamdagent.failures import Streak
+from lamdagent.interruption import Interruption
 from lamdagent.memory.foreign import Ours, known_names, seeded
 from lamdagent.memory.history import build_history, tried_fingerprints
 from lamdagent.memory.text import memory_text
@@ -51,17 +53,24 @@ class Search:
     """One search run: opened, gone through, closed whatever happens."""
 
     def __init__(
-        self, plan: Plan, journal: Journal, executor: Executor, agent: Agent, view: Terminal, interrupt: Interrupt
+        self,
+        plan: Plan,
+        journal: Journal,
+        executor: Executor,
+        agent: Agent,
+        view: Terminal,
+        stop: Interruption | None = None,
     ) -> None:
-        """Everything that a search talks to; nothing starts yet."""
+        """Everything that a search talks to; nothing starts yet. `stop`: what the user's signals ask for."""
         self.plan = plan
         self.journal = journal
         self.executor = executor
         self.agent = agent
         self.view = view
-        self.interrupt = interrupt
         self.budget = Budget(plan.config.budget)
-        self.streak = Streak(plan.config.search.max_failures)
+        self.streak = Streak(plan.config.search.failures_in_a_row)
+        self.stop = stop or Interruption()
+        self._phase = ""
         self.models: tuple[Model, ...] = ()
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
 
@@ -70,15 +79,15 @@ class Search:
 
         Raises:
             UserError: an initial model cannot be read or scored.
-            SearchStopped: it cannot go on until the user has mended something.
-            KeyboardInterrupt: the user asked for it.
+            SearchStopped: failures in a row say that no action can work now.
+            KeyboardInterrupt: the user has ended it; nothing is left open.
         """
         status, why = "FAILED", "ended by an error"
         self.models = self._prepare()
         try:
-            self.budget.trials, self.budget.gpu_seconds, self.budget.usd = self.journal.open(
-                search_id(self.plan, self.models)
-            )
+            spent = self.journal.open(search_id(self.plan, self.models))
+            self.budget.carry_over(spent)
+            self.agent.spent_before(spent.usd)
             self._score_bases()
             self._look_at_others()
             reason = self._loop()
@@ -94,8 +103,10 @@ class Search:
             why = str(error)
             raise
         finally:
-            self.journal.close(status, why)
-            self.work.cleanup()
+            with self.stop.ignored():
+                self.journal.spent(self.budget.spent)
+                self.journal.close(status, why)
+                self.work.cleanup()
 
     def history(self) -> History:
         """Everything the store knows now, other processes' results included, and what the last look at others' said."""
@@ -115,9 +126,12 @@ class Search:
     # Before the loop ---------------------------------------------------------------------------------------------
 
     def _prepare(self) -> tuple[Model, ...]:
+        asked = self._await(Job("gpus", "lamdagent.execution.work:gpus", {}, PREPARE_S))
+        self.budget.gpus = asked.value if isinstance(asked, Finished) else 0
+        if self.budget.limits.gpu_hours is not None and not self.budget.gpus:
+            self.view.say("budget.gpu_hours ends nothing here: there is no GPU", "yellow")
         models = []
         for name, settings in self.plan.config.models.items():
-            self.interrupt.check()
             self.view.begin(f"prepare model {name}", None, self.budget)
             spec = {"source": settings.source, "file": settings.file, "revision": settings.revision}
             spec["license"] = settings.license
@@ -141,7 +155,7 @@ class Search:
     def _score_bases(self) -> None:
         for model in self.models:
             while True:
-                self.interrupt.check()
+                self.stop.check()
                 known = self.history().by_model.get(model.fingerprint)
                 if known and known.score:
                     self.view.trial(known, self.history(), None)
@@ -155,7 +169,7 @@ class Search:
 
     def _score_base(self, run_id: str, model: Model) -> None:
         self.view.begin(f"score the base {model.name}", None, self.budget)
-        ended = self._await(self._scoring(run_id, model, "search"))
+        ended = self._spend(self._await(self._scoring(run_id, model, "search")))
         if isinstance(ended, Failed):
             self.journal.fail(run_id, ended)
             raise UserError(f"the base {model.name} cannot be scored, so no gain can be told: {ended.reason}")
@@ -174,9 +188,9 @@ class Search:
     def _loop(self) -> str:
         """Until something ends it; the reason."""
         while True:
-            self.interrupt.check()
             for warning in self.journal.sources.refresh():
                 self.view.say(warning, "yellow")
+            self.stop.check()
             history = self.history()
             if reason := self.budget.ended(_typical_s(history), self._reserve_s(history)):
                 return reason
@@ -187,13 +201,14 @@ class Search:
             if decision is None:
                 return "every legal action has been tried"
             self.budget.usd += decision.cost_usd
+            self.journal.spent(self.budget.spent)
+            self.stop.check()
             if self._done(decision, text):
                 continue
             if run_id := self.journal.begin_action(decision, self.plan, text, history):
                 self.budget.trials += 1
-                self.journal.spent(run_id, decision.cost_usd)
                 self._do(run_id, decision, history)
-                self._reflect(run_id, decision.cost_usd)
+                self._reflect()
 
     def _done(self, decision: Decision, text: str) -> bool:
         """Whether the action has a finished run already, which then stands for it and costs nothing."""
@@ -213,36 +228,44 @@ class Search:
         best = history.scored[0].score if history.scored else None
         self.view.begin(f"{number} {decision.action.describe()}", best, self.budget, self._eta(history))
         try:
-            ended = self._made(run_id, decision.action, self._reserve_s(history))
-        except KeyboardInterrupt:
-            self.journal.fail(run_id, Failed(run_id, "interrupted by the user", "interrupted"))
-            raise
+            ended = self._make(run_id, decision.action, self._reserve_s(history))
         except LamdagentError as error:
             ended = Failed(run_id, str(error), "error")
-        if isinstance(ended, Failed):
-            self.journal.fail(run_id, ended)
-            self._show(decision.action)
-            self.streak.failed(ended)
-        else:
-            self._finish(run_id, ended, produced(decision.action, run_id))
+        if isinstance(ended, Finished):
             self.streak.succeeded()
+            self._finish(run_id, ended, produced(decision.action, run_id))
+            return
+        self.journal.fail(run_id, ended)
+        self._show(decision.action)
+        if reason := self.streak.failed(decision.action, ended):
+            raise SearchStopped(reason)
 
-    def _made(self, run_id: str, action: Action, reserve_s: float) -> Finished | Failed:
-        """The end of an action: of a second try, with less in memory, where the first one ran out of it."""
+    def _make(self, run_id: str, action: Action, reserve_s: float) -> Finished | Failed:
+        """Run the action, and once more with less at once if memory ran out; within the budget."""
         job = self._making(run_id, action, reserve_s)
-        ended = self._await(job)
-        smaller = with_smaller_batches(job, ended) if isinstance(ended, Failed) else None
-        if smaller is None:
-            return self.budget.explained(ended, reserve_s)
-        said = f"out of memory, tried again with micro_batch_size {smaller.arguments['inputs']['micro_batch_size']}"
-        self.view.say(said, "yellow")
-        self.journal.retried(run_id, said)
-        shutil.rmtree(self._output(run_id))
-        self._output(run_id)
-        return self.budget.explained(self._await(smaller), reserve_s)
+        ended = self._spend(self._await(job))
+        if isinstance(ended, Failed) and (smaller := with_less_memory(job, ended, self._phase)):
+            rows = rows_at_once(smaller)
+            self.view.say(f"{ended.reason}: once more with {rows} rows at once, as many per step", "yellow")
+            self.journal.tried_again(run_id, rows)
+            shutil.rmtree(self._output(run_id), ignore_errors=True)
+            job = dataclasses.replace(smaller, timeout_s=self._making(run_id, action, reserve_s).timeout_s)
+            ended = both(ended, self._spend(self._await(job)))
+        if isinstance(ended, Failed) and ended.kind == "timeout" and job.timeout_s < self._type_of(action).timeout_s:
+            return dataclasses.replace(ended, reason=self.budget.over(), kind="budget")
+        return ended
+
+    def _spend(self, ended: Finished | Failed) -> Finished | Failed:
+        """Count what a job has cost, whatever it gave."""
+        self.budget.gpu_seconds += ended.seconds * self.budget.gpus
+        self.journal.spent(self.budget.spent)
+        return ended
+
+    def _type_of(self, action: Action) -> ActionType:
+        return next(t for t in self.plan.types if t.name == action.type)
 
     def _making(self, run_id: str, action: Action, reserve_s: float) -> Job:
-        action_type = next(t for t in self.plan.types if t.name == action.type)
+        action_type = self._type_of(action)
         arguments = {
             "run_id": run_id,
             "function": action_type.function,
@@ -253,7 +276,7 @@ class Search:
             "batch_size": self.plan.config.evaluation.batch_size,
             "output": str(self._output(run_id)),
         }
-        limit = min(action_type.timeout_minutes * 60, max(60.0, self.budget.compute_left_s - reserve_s))
+        limit = self.budget.limit_s(action_type.timeout_s, reserve_s)
         return Job(run_id, "lamdagent.execution.work:make", arguments, limit)
 
     def _scoring(self, run_id: str, model: Model, split: Split) -> Job:
@@ -273,18 +296,19 @@ class Search:
         return folder
 
     def _await(self, job: Job) -> Finished | Failed:
+        self._phase = ""
         self.executor.submit(job)
         while True:
             self.journal.sign_of_life()
             event = self.executor.next_event(1.0)
             if isinstance(event, Update):
+                self._phase = event.progress.phase
                 self.view.step(event.progress)
             elif event is not None:
                 return event
 
     def _finish(self, run_id: str, ended: Finished, model: Model) -> None:
         outcome: Outcome = ended.value
-        self.budget.gpu_seconds += outcome.gpu_seconds
         self.journal.finish(run_id, outcome, ended.seconds, model, self.plan, self._output(run_id), self.history())
         history = self.history()
         self.journal.progress(history, self.budget.trials)
@@ -296,12 +320,11 @@ class Search:
         if same:
             self.view.trial(same[-1], history, history.base_score())
 
-    def _reflect(self, run_id: str, decision_usd: float) -> None:
+    def _reflect(self) -> None:
         if self.agent.reflect is not None:
             history = self.history()
             notes = self.agent.reflect(history, self.journal.reflection, self.space(history))
             self.budget.usd += notes.usd
-            self.journal.spent(run_id, decision_usd + notes.usd)
             self.journal.remember(notes.text, notes.traces, history.actions[-1].run_id)
 
     # After the loop ----------------------------------------------------------------------------------------------
@@ -317,10 +340,11 @@ class Search:
         for trial in [*bases, *best]:
             if trial.test_score is not None or trial.model is None:
                 continue
-            self.interrupt.check()
             model = next((m for m in self.models if m.fingerprint == trial.model.fingerprint), trial.model)
+            self.stop.check()
             self.view.begin(f"test {trial.model.name}", history.scored[0].score, self.budget)
-            ended = self._await(self._scoring(trial.run_id, model, "test"))
+            # Its time was kept; it is not cut off where that was a little short: a search without it says nothing.
+            ended = self._spend(self._await(self._scoring(trial.run_id, model, "test")))
             self.view.end()
             if isinstance(ended, Failed):
                 self.view.say(f"test of {trial.model.name} failed: {ended.reason}", "red")

@@ -323,68 +323,29 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> list[Done]:
         process = begin(folder, *GATED, **{FOLDER: str(folder)})
         if how is not None:
             send_in_the_middle(process, folder, how)
-            if how == signal.SIGINT:
-                hear(process, "ends after what is in flight")
-                os.kill(process.pid, how)
+        if how == signal.SIGINT:
+            read_until(process, "Ctrl-C once more")
+            os.kill(process.pid, how)
         code, output = end(process)  # waits for the worker too: it holds the other end of the pipe
         stops.append(Done(folder, code, output, runs_of(folder, "stunts")))
     return stops
 
 
-def hear(process: "subprocess.Popen[str]", words: str) -> None:
-    """Read the search's output until it says `words`."""
-    assert process.stdout is not None
-    seen = ""
-    while words not in seen:
-        line = process.stdout.readline()
-        assert line, f"the search ended before it said '{words}':\n{seen}"
-        seen += line
-
-
 def send_in_the_middle(process: "subprocess.Popen[str]", folder: Path, how: signal.Signals) -> None:
     """Wait until the worker says that it is inside the action that never ends, then signal the driver."""
-    hear(process, "blocked")
+    read_until(process, "blocked")
     assert [run.info.status for run in of_kind(runs_of(folder, "stunts"), "action")][-1] == "RUNNING"
     os.kill(process.pid, how)
 
 
-def test_ctrl_c_once_ends_the_search_after_the_action_in_flight(tmp_path: Path) -> None:
-    (tmp_path / "block").write_text("2")
-    process = begin(tmp_path, *GATED, **{FOLDER: str(tmp_path)})
-    send_in_the_middle(process, tmp_path, signal.SIGINT)
-    hear(process, "ends after what is in flight")
-    (tmp_path / "block").write_text("0")
-    code, output = end(process)
-    assert code == 130 and "the same command goes on" in output, output
-    runs = runs_of(tmp_path, "stunts")
-    assert [run.info.status for run in runs] == ["KILLED", "FINISHED", "FINISHED", "FINISHED"]
-    assert "test.score" not in runs[1].data.metrics, "nothing new was started"
-    code, output = search(tmp_path, *GATED, **{FOLDER: str(tmp_path)})
-    assert code == 0, output
-    runs = runs_of(tmp_path, "stunts")
-    assert len(of_kind(runs, "search")) == 1 and len(of_kind(runs, "action")) == BUDGET
-
-
-def test_what_fails_again_and_again_stops_the_search_until_it_is_mended(tmp_path: Path) -> None:
-    sick = ("+experiment=stunts", "+action=sick", "~actions.nudge", "search.max_failures=2")
-    for stop in (1, 2):
-        code, output = search(tmp_path, *sick)
-        assert code == 1 and "2 actions in a row failed alike (error)" in output and "Traceback" not in output, output
-        runs = runs_of(tmp_path, "stunts")
-        assert [run.info.status for run in of_kind(runs, "action")] == ["FAILED"] * 2 * stop
-        (one,) = of_kind(runs, "search")
-        assert one.info.status == "FAILED" and "in a row" in tag(one, "status_reason")
-    code, output = search(tmp_path, *sick)
-    assert code == 0, f"one is left, then nothing:\n{output}"
-
-
-def test_out_of_memory_is_tried_again_with_fewer_rows_at_once(tmp_path: Path) -> None:
-    code, output = search(tmp_path, "+experiment=stunts", "+action=greedy", "~actions.nudge")
-    assert code == 0, output
-    actions = of_kind(runs_of(tmp_path, "stunts"), "action")
-    assert [run.info.status for run in actions] == ["FINISHED"] * 2
-    second_tries = {run.data.params["micro_batch_size"]: tag(run, "retried") for run in actions}
-    assert "micro_batch_size 2" in second_tries["8"] and second_tries["1"] == ""
+def read_until(process: "subprocess.Popen[str]", words: str) -> None:
+    """Read the search's output up to a line with `words`."""
+    assert process.stdout is not None
+    seen = ""
+    while words not in seen:
+        line = process.stdout.readline()
+        assert line, f"the search ended before it said {words!r}:\n{seen}"
+        seen += line
 
 
 class TestStops:
@@ -489,5 +450,6 @@ def test_wall_clock_ends_a_search_cleanly(tmp_path: Path) -> None:
     assert code == 0, output
     assert "would not fit into 0.5 minutes" in output
     runs = runs_of(tmp_path, "stunts")
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    cut_off = [run for run in runs if run.info.status != "FINISHED"]
+    assert {tag(run, "failure_kind") for run in cut_off} <= {"budget"}, "only an action that was slower than the others"
     assert "test.score" in runs[1].data.metrics or len(runs) == 2  # a machine too slow for one action tests nothing

@@ -275,6 +275,15 @@ class Store:
             self.fail_run(run_id, "The process that ran it is gone (killed, or the machine restarted).", kind="orphan")
         return orphans
 
+    def close_own(self, search_run_id: str, reason: str) -> list[str]:
+        """Close as FAILED what this process has left RUNNING under a search, wherever it was cut off; the ids."""
+        where = f"attributes.status = 'RUNNING' AND tags.`{schema.PARENT_RUN}` = '{search_run_id}'"
+        found = ask(self.client, self.experiment_id, where, MAX_TRIALS, "attributes.start_time DESC")
+        own = [run.run_id for run in found if run.tags.get(schema.OWNER) == this_process().dump()]
+        for run_id in own:
+            self.fail_run(run_id, reason, kind="interrupted")
+        return own
+
     def deserted(self, record: RunRecord) -> bool:
         """Whether the process behind a RUNNING run is gone: provably on this host, by its silence on another."""
         owner = record.tags.get(schema.OWNER, "")
