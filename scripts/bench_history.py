@@ -7,7 +7,8 @@ The runs are made up (chains of trainings, merges, failures; 15 params, 10 metri
 into tables that MLflow made. Every figure is taken in a fresh process: `cold` is the first start on a store, `warm` the
 next one, `refresh` the median of ten refreshes with nothing new and `refresh_after_a_write` of ten after somebody wrote
 something, `pandas` what one would write by hand. Nothing is kept between two starts, so warm differs from cold by the
-database's own cache alone. The last line is one JSON object with the figures.
+database's own cache alone. `page`: seconds until the page of the search has come from the server, the first time and
+the median of five more. The last line is one JSON object with the figures.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import socket
 import statistics
@@ -240,6 +242,7 @@ def server(folder: Path, runs: int) -> Iterator[str]:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         command = ["-m", "mlflow", "server", "--backend-store-uri", backend, "--port", str(port), "--workers", "1"]
+        command += ["--app-name", "lamdagent"]
         process = subprocess.Popen(
             [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -303,8 +306,25 @@ def _table(name: str, uri: str) -> Mapping[str, float]:
         print(f"{name:11} {what:7} {shown}", flush=True)
     ratios = {"ratio_cold": cold["seconds"] / plain["seconds"], "ratio_warm": warm["seconds"] / plain["seconds"]}
     print(f"{name:11} ratios  " + "  ".join(f"{key} {value:.3f}" for key, value in ratios.items()), flush=True)
+    pages = _page(uri) if uri.startswith("http") else {}
+    if pages:
+        print(f"{name:11} page    " + "  ".join(f"{key} {value:.2f}" for key, value in pages.items()), flush=True)
     kept = ("refresh_ms", "refresh_after_a_write_ms", "megabytes")
-    return {**ratios, **{key: warm[key] for key in kept}, "pandas_megabytes": plain["megabytes"]}
+    return {**ratios, **{key: warm[key] for key in kept}, "pandas_megabytes": plain["megabytes"], **pages}
+
+
+def _page(uri: str) -> dict[str, float]:
+    """The newest search's page, as a browser asks for it."""
+    with urllib.request.urlopen(f"{uri}/lamdagent/") as answer:
+        found = re.search(r"search\?run_id=\w+", answer.read().decode())
+    assert found is not None
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        with urllib.request.urlopen(f"{uri}/lamdagent/{found[0]}") as answer:
+            answer.read()
+        seconds.append(time.perf_counter() - began)
+    return {"page_first_s": seconds[0], "page_s": statistics.median(seconds[1:])}
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow's UI would otherwise ask whether this is about models or about traces."""
 PROBE_TIMEOUT_S = 5
 """How long an address may stay silent before it counts as wrong."""
-MIGRATION_PAUSES_S = (0.5, 1, 2, 4)
+MIGRATION_PAUSES_S = (0.5, 1, 2, 4, 8)
 """Between questions to a database whose tables are not all there; creating them takes a few seconds."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
