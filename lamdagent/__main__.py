@@ -1,7 +1,7 @@
 """`python -m lamdagent [command] +experiment=<name> key=value ...`: compose, check, do. Heavy imports wait.
 
 Exit codes: 0 done, 2 the user's input is wrong (one message, no traceback), 70 a fault of ours (traceback),
-130 interrupted.
+75 failures in a row stopped the search (what to mend is said; the same command goes on), 130 interrupted.
 """
 
 import os
@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lamdagent.config import conf_folder
-from lamdagent.errors import UserError
+from lamdagent.errors import SearchStopped, UserError
 
 COMMANDS = {
     "history": """python -m lamdagent history [+experiment=NAME] [key=value ...] [--json]
@@ -50,6 +50,9 @@ def _guarded(command: str, flags: Sequence[str], node: DictConfig) -> None:
     except UserError as error:
         print(f"lamdagent: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except SearchStopped as stopped:
+        print(f"lamdagent: {stopped}", file=sys.stderr)
+        raise SystemExit(75) from None
     except KeyboardInterrupt:
         print("lamdagent: interrupted; the same command goes on from the store", file=sys.stderr)
         raise SystemExit(130) from None

@@ -2,13 +2,12 @@
 
 import functools
 import os
-import signal
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from lamdagent.config import Config, read
+from lamdagent.interruption import Interruption
 
 if TYPE_CHECKING:
     from lamdagent.execution.executor import Executor
@@ -48,7 +47,8 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
     from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.store import Store
 
-    signal.signal(signal.SIGTERM, _terminate)
+    stop = Interruption()
+    stop.listen()
     executor = make_executor(plan.config)  # its worker imports torch while the store is opened
     try:
         store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
@@ -60,7 +60,9 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
         agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
         view.say(f"lamdagent: {agent.name}")
         view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
-        result = Search(plan, journal, executor, agent, view).run()
+        if store.moved_from is not None:
+            view.say(f"the store was moved here from {store.moved_from}; its artifacts' addresses follow", "yellow")
+        result = Search(plan, journal, executor, agent, view, stop).run()
         _conclude(plan, result, journal, executor, view)
     finally:
         executor.close()
@@ -104,10 +106,6 @@ def _conclude(plan: "Plan", result: "Result", journal: "Journal", executor: "Exe
         view.say(f"look at it: {uri}/{page}")
     else:
         view.say(f"look at it: mlflow ui{where}\n  and open http://127.0.0.1:5000/{page}")
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _quiet() -> None:

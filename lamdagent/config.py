@@ -23,6 +23,9 @@ class SearchConfig:
     """Longest chain of actions; null = no limit."""
     test_top: int = 3
     """How many of the best pipelines are scored on the test split at the end, besides the base."""
+    failures_in_a_row: int | None = 3
+    """So many failures of one kind in a row that the surroundings must be to blame (no space, lost workers, the same
+    dataset's faults, the same error) stop the search, exit code 75; null = they never do."""
 
 
 @dataclass
@@ -44,9 +47,9 @@ class BudgetConfig:
     trials: int | None = 10
     """Actions of this search."""
     wall_clock_minutes: float | None = None
-    """From start to end, the final test included."""
+    """From start to end, the final test included; what still runs when only its time is left is ended."""
     gpu_hours: float | None = None
-    """GPU time of actions and evaluations."""
+    """GPU time of all jobs, failed ones too, a restart's earlier processes included."""
     usd: float | None = None
     """LLM bill."""
 

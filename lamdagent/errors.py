@@ -5,7 +5,8 @@ LamdagentError
 │   └── ConfigError    the composed configuration is wrong: all faults at once
 ├── IllegalAction      an action that the space does not offer (a policy's mistake, never fatal)
 ├── LLMUnavailable     the agent LLM gave no reply within its bounds (never fatal: the fallback policy decides)
-└── ActionFailed       the action ran and gave no usable model: recorded as a FAILED run, the search goes on
+├── ActionFailed       the action ran and gave no usable model: recorded as a FAILED run, the search goes on
+└── SearchStopped      the surroundings fail every action: a person has to mend them, then the search goes on
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,15 @@ class ActionFailed(LamdagentError):
     """The action or its evaluation failed for a reason that a person understands."""
 
     def __init__(self, reason: str, kind: str = "error") -> None:
-        """`kind` is a short stable word: out_of_memory, nan_loss, bad_data, timeout, lost_worker, no_space, error."""
+        """`kind` is a short stable word.
+
+        Of the action: out_of_memory, nan_loss, bad_data, bad_model, timeout, error. Of its surroundings: no_space,
+        lost_worker, interrupted, orphan (its process is gone), budget (it ran out).
+        """
         self.reason = reason
         self.kind = kind
         super().__init__(reason)
+
+
+class SearchStopped(LamdagentError):
+    """Failures in a row say that no action can work now; the message says what to mend. Nothing is lost."""

@@ -1,12 +1,23 @@
 """What is in flight: jobs that the executor is at, never more than it takes, landing in order of arrival."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from lamdagent.execution.executor import Executor, Failed, Finished, Job, Update
 from lamdagent.terminal import Terminal
 
 PATIENCE_S = 1.0
 """Between two signs of life while nothing happens."""
+
+
+@dataclass
+class Landing:
+    """A job that has ended."""
+
+    job: Job
+    ended: Finished | Failed
+    phase: str
+    """Its last `Progress.phase`; empty when it never came to one."""
 
 
 class Flight:
@@ -17,7 +28,8 @@ class Flight:
         self._executor = executor
         self._view = view
         self._alive = alive
-        self._running: set[str] = set()
+        self._running: dict[str, Job] = {}
+        self._phases: dict[str, str] = {}
 
     def __len__(self) -> int:
         """How many jobs run."""
@@ -36,18 +48,18 @@ class Flight:
     def launch(self, job: Job) -> None:
         """Start `job`; its id is that of no other job in flight."""
         self._executor.submit(job)
-        self._running.add(job.id)
+        self._running[job.id] = job
 
-    def land(self) -> Finished | Failed:
+    def land(self) -> Landing:
         """Wait for the next job to end, whichever it is; something must be in flight."""
         while True:
             self._alive()
             event = self._executor.next_event(PATIENCE_S)
             if isinstance(event, Update):
+                self._phases[event.job_id] = event.progress.phase
                 self._view.step(event.progress, event.job_id)
             elif event is not None:
-                self._running.discard(event.job_id)
-                return event
+                return Landing(self._running.pop(event.job_id), event, self._phases.pop(event.job_id, ""))
 
     def each(self, jobs: Iterable[Job]) -> Iterator[Finished | Failed]:
         """Go through `jobs`, as many at once as fit; one is asked for only when there is room for it."""
@@ -59,4 +71,4 @@ class Flight:
                 if job is not None:
                     self.launch(job)
             if self._running:
-                yield self.land()
+                yield self.land().ended

@@ -129,6 +129,7 @@ def _least(config: Config) -> Iterator[str]:
     limits = {
         "search.test_top": (config.search.test_top, 1),
         "search.max_depth": (config.search.max_depth, 1),
+        "search.failures_in_a_row": (config.search.failures_in_a_row, 1),
         "memory.tokens": (config.memory.tokens, 100),
         "execution.cpus": (config.execution.cpus, 0.01),
         "execution.gpus": (config.execution.gpus, 0),

@@ -1,25 +1,30 @@
 """The loop of the paper: enumerate, select, execute and evaluate, remember; everything it knows is in the store."""
 
+import dataclasses
 import hashlib
 import json
 import math
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamdagent.actions.action import Action, ActionType
+from lamdagent.actions.action import Action
 from lamdagent.budget import Budget
 from lamdagent.enumeration import ActionSpace
-from lamdagent.errors import LamdagentError, UserError
-from lamdagent.evaluation.task import Split
+from lamdagent.errors import LamdagentError, SearchStopped, UserError
 from lamdagent.execution.executor import Executor, Failed, Finished, Job
+from lamdagent.execution.retry import both, rows_at_once, with_less_memory
 from lamdagent.execution.work import Outcome
-from lamdagent.flight import Flight
+from lamdagent.failures import Streak
+from lamdagent.flight import Flight, Landing
+from lamdagent.interruption import Interruption
+from lamdagent.jobs import Jobs
 from lamdagent.memory.foreign import Ours, known_names, seeded
-from lamdagent.memory.history import build_history, tried_fingerprints
+from lamdagent.memory.history import RETRYABLE, build_history, tried_fingerprints
 from lamdagent.memory.text import memory_text
 from lamdagent.objects.model import Model, Origin
 from lamdagent.plan import Plan
@@ -28,11 +33,6 @@ from lamdagent.selection.policy import Decision, Turn
 from lamdagent.terminal import Terminal
 from lamdagent.tracking.journal import Journal
 from lamdagent.trial import History, Trial
-
-PREPARE_S = 3600.0
-"""Longest time that fetching or converting an initial model may take."""
-EVALUATE_S = 6 * 3600.0
-"""Longest evaluation of one model."""
 
 
 @dataclass(frozen=True)
@@ -46,32 +46,58 @@ class Result:
     """Why it ended."""
 
 
+@dataclass
+class _Open:
+    """A run of ours that is not closed yet."""
+
+    making: Model | Action
+    """A base that is scored, or an action that is done."""
+    first: Failed | None = None
+    """How its first try ended, when this is the second."""
+
+
 class Search:
     """One search run: opened, gone through, closed whatever happens."""
 
-    def __init__(self, plan: Plan, journal: Journal, executor: Executor, agent: Agent, view: Terminal) -> None:
-        """Everything that a search talks to; nothing starts yet."""
+    def __init__(
+        self,
+        plan: Plan,
+        journal: Journal,
+        executor: Executor,
+        agent: Agent,
+        view: Terminal,
+        stop: Interruption | None = None,
+    ) -> None:
+        """Everything that a search talks to; nothing starts yet. `stop`: what the user's signals ask for."""
         self.plan = plan
         self.journal = journal
         self.flight = Flight(executor, view, journal.sign_of_life)
         self.agent = agent
         self.view = view
-        self.budget = Budget(plan.config.budget)
+        self.budget = Budget(plan.config.budget, at_once=executor.capacity)
+        self.streak = Streak(plan.config.search.failures_in_a_row)
+        self.halt = ""
+        """Why the search must stop once everything has landed; empty while it need not."""
+        self.stop = stop or Interruption()
         self.models: tuple[Model, ...] = ()
-        self.open: dict[str, Model | Action] = {}
-        """Runs of ours that are not closed yet: a base that is scored, an action that is done."""
+        self.open: dict[str, _Open] = {}
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
+        self.jobs = Jobs(plan, journal, Path(self.work.name))
 
     def run(self) -> Result:
         """Search until the budget ends or nothing is left to try, then test the best.
 
         Raises:
             UserError: an initial model cannot be read or scored.
+            SearchStopped: failures in a row say that no action can work now; what else was in flight has landed.
+            KeyboardInterrupt: the user has ended it; nothing is left open.
         """
         status, why = "FAILED", "ended by an error"
         self.models = self._prepare()
         try:
-            self.budget.trials = self.journal.open(search_id(self.plan, self.models))
+            spent = self.journal.open(search_id(self.plan, self.models))
+            self.budget.carry_over(spent)
+            self.agent.spent_before(spent.usd)
             self._score_bases()
             self._look_at_others()
             reason = self._loop()
@@ -82,15 +108,15 @@ class Search:
             return Result(history, champion, reason)
         except KeyboardInterrupt:
             status, why = "KILLED", "interrupted by the user"
-            self._abandon(why)
             raise
-        except UserError as error:
+        except (UserError, SearchStopped) as error:
             why = str(error)
-            self._abandon(why)
             raise
         finally:
-            self.journal.close(status, why)
-            self.work.cleanup()
+            with self.stop.ignored():
+                self.journal.spent(self.budget.spent)
+                self.journal.close(status, why)
+                self.work.cleanup()
 
     def history(self) -> History:
         """Everything the store knows now, other processes' results included, and what the last look at others' said."""
@@ -110,6 +136,10 @@ class Search:
     # Before the loop ---------------------------------------------------------------------------------------------
 
     def _prepare(self) -> tuple[Model, ...]:
+        asked = next(self.flight.each([self.jobs.gpus()]))
+        self.budget.gpus = asked.value if isinstance(asked, Finished) else 0
+        if self.budget.limits.gpu_hours is not None and not self.budget.gpus:
+            self.view.say("budget.gpu_hours ends nothing here: there is no GPU", "yellow")
         names = {f"prepare {name}": name for name in self.plan.config.models}
         ready = {}
         for ended in self.flight.each(self._preparing(job, name) for job, name in names.items()):
@@ -130,12 +160,8 @@ class Search:
         return tuple(ready[name] for name in names.values())
 
     def _preparing(self, job_id: str, name: str) -> Job:
-        settings = self.plan.config.models[name]
         self.view.begin(f"prepare model {name}", None, self.budget, job=job_id)
-        spec = {"source": settings.source, "file": settings.file, "revision": settings.revision}
-        spec["license"] = settings.license
-        arguments = {"spec": spec, "tracking_uri": self.journal.store.uri}
-        return Job(job_id, "lamdagent.objects.convert:prepare_model", arguments, PREPARE_S)
+        return self.jobs.preparing(job_id, name)
 
     def _score_bases(self) -> None:
         left: list[Model] = list(self.models)
@@ -143,6 +169,7 @@ class Search:
             elsewhere: list[Model] = []
             for ended in self.flight.each(self._bases(left, elsewhere)):
                 self._base_ended(ended)
+            self.stop.check()
             left = elsewhere
             if left:
                 self.view.begin(f"another search scores the base {left[0].name}", None, self.budget)
@@ -153,18 +180,21 @@ class Search:
     def _bases(self, models: Sequence[Model], elsewhere: list[Model]) -> Iterator[Job]:
         """Jobs for those that nobody has scored; those that another search is scoring are added to `elsewhere`."""
         for model in models:
+            if self.stop.requested:
+                return
             known = self.history().by_model.get(model.fingerprint)
             if known and known.score:
                 self.view.trial(known, self.history(), None)
             elif run_id := self.journal.begin_base(model, self.plan):
-                self.open[run_id] = model
+                self.open[run_id] = _Open(model)
                 self.view.begin(f"score the base {model.name}", None, self.budget, job=run_id)
-                yield self._scoring(run_id, model, "search")
+                yield self.jobs.scoring(run_id, model, "search")
             else:
                 elsewhere.append(model)
 
     def _base_ended(self, ended: Finished | Failed) -> None:
-        model = self.open.pop(ended.job_id)
+        self._spend(ended)
+        model = self.open.pop(ended.job_id).making
         assert isinstance(model, Model)
         if isinstance(ended, Failed):
             self.journal.fail(ended.job_id, ended)
@@ -182,19 +212,29 @@ class Search:
     # The loop ----------------------------------------------------------------------------------------------------
 
     def _loop(self) -> str:
-        """Until something ends it and everything has landed; the reason."""
+        """Until something ends it and everything has landed; the reason.
+
+        Raises:
+            KeyboardInterrupt, SearchStopped: as `run` says.
+        """
         while True:
             reason = self._fill()
             if not self.flight:
+                self.stop.check()
+                if self.halt:
+                    raise SearchStopped(self.halt)
                 return reason
             self._action_ended(self.flight.land())
 
     def _fill(self) -> str:
         """Take turns until no more actions fit; why no further one may start now, or an empty string."""
         while self.flight.free:
-            if reason := self._turn():
+            if reason := self._ending() or self._turn():
                 return reason
         return ""
+
+    def _ending(self) -> str:
+        return "the user has asked for the end" if self.stop.requested else self.halt
 
     def _turn(self) -> str:
         """One decision, and its action started; why there is none, or an empty string."""
@@ -210,11 +250,12 @@ class Search:
         if decision is None:
             return "every legal action has been tried"
         self.budget.usd += decision.cost_usd
-        if self._done(decision, text):
-            return ""
+        self.journal.spent(self.budget.spent)
+        if self.stop.requested or self._done(decision, text):
+            return self._ending()
         if run_id := self.journal.begin_action(decision, self.plan, text, history):
             self.budget.trials += 1
-            self.open[run_id] = decision.action
+            self.open[run_id] = _Open(decision.action)
             self._start(run_id, decision.action, history)
         return ""
 
@@ -236,68 +277,67 @@ class Search:
         best = history.scored[0].score if history.scored else None
         self.view.begin(f"{number} {action.describe()}", best, self.budget, self._eta(history), run_id)
         try:
-            job = self._making(run_id, action)
+            job = self.jobs.making(run_id, action, self._limit_s(action, history))
         except LamdagentError as error:
-            self._action_ended(Failed(run_id, str(error), "error"))
+            self._close(action, Failed(run_id, str(error), "error"))
         else:
             self.flight.launch(job)
 
-    def _action_ended(self, ended: Finished | Failed) -> None:
-        """Close the run of an action, and think about it."""
-        run_id = ended.job_id
-        action = self.open.pop(run_id)
+    def _limit_s(self, action: Action, history: History) -> float:
+        return self.budget.limit_s(self.jobs.type_of(action).timeout_s, self._reserve_s(history))
+
+    def _action_ended(self, landing: Landing) -> None:
+        """Close the run of an action, unless it gets a second try."""
+        ended = self._spend(landing.ended)
+        run = self.open[ended.job_id]
+        action = run.making
         assert isinstance(action, Action)
-        if isinstance(ended, Failed):
-            self.journal.fail(run_id, ended)
-            self._show(action)
+        if run.first is not None:
+            ended = both(run.first, ended)
+        elif isinstance(ended, Failed) and (smaller := with_less_memory(landing.job, ended, landing.phase)):
+            run.first = ended
+            self._try_again(smaller, ended, action)
+            return
+        whole = self.jobs.type_of(action).timeout_s
+        if isinstance(ended, Failed) and ended.kind == "timeout" and landing.job.timeout_s < whole:
+            ended = dataclasses.replace(ended, reason=self.budget.over(), kind="budget")
+        self._close(action, ended)
+
+    def _try_again(self, smaller: Job, failed: Failed, action: Action) -> None:
+        rows = rows_at_once(smaller)
+        self.view.say(f"{failed.reason}: once more with {rows} rows at once, as many per step", "yellow")
+        self.journal.tried_again(smaller.id, rows)
+        shutil.rmtree(self.jobs.output(smaller.id), ignore_errors=True)
+        self.jobs.output(smaller.id)
+        self.flight.launch(dataclasses.replace(smaller, timeout_s=self._limit_s(action, self.history())))
+
+    def _close(self, action: Action, ended: Finished | Failed) -> None:
+        """End the run of an action, and think about it."""
+        del self.open[ended.job_id]
+        if isinstance(ended, Finished):
+            self.streak.succeeded()
+            self._finish(ended, produced(action, ended.job_id))
         else:
-            self._finish(ended, produced(action, run_id))
-        self._reflect(run_id)
+            if ended.kind in RETRYABLE:
+                self.budget.trials -= 1  # as after a restart: the same turn again
+            self.journal.fail(ended.job_id, ended)
+            self._show(action)
+            self.halt = self.halt or self.streak.failed(action, ended)
+        self._reflect(ended.job_id)
 
-    def _abandon(self, reason: str) -> None:
-        """Close what is still open: its work is lost, and nothing is said against it."""
-        for run_id in list(self.open):
-            self.journal.fail(run_id, Failed(run_id, reason, "interrupted"))
-            del self.open[run_id]
-
-    def _making(self, run_id: str, action: Action) -> Job:
-        action_type = next(t for t in self.plan.types if t.name == action.type)
-        arguments = {
-            "run_id": run_id,
-            "function": action_type.function,
-            "inputs": inputs_of(action, action_type, self.journal.folder),
-            "seed": action.seed,
-            "data_fraction": action.data_fraction,
-            "tasks": self.plan.tasks,
-            "batch_size": self.plan.config.evaluation.batch_size,
-            "output": str(self._output(run_id)),
-        }
-        limit = min(action_type.timeout_minutes * 60, max(60.0, self.budget.left_s))
-        return Job(run_id, "lamdagent.execution.work:make", arguments, limit)
-
-    def _scoring(self, run_id: str, model: Model, split: Split) -> Job:
-        arguments = {
-            "folder": self.journal.folder(model),
-            "tasks": self.plan.tasks,
-            "split": split,
-            "batch_size": self.plan.config.evaluation.batch_size,
-            "output": str(self._output(run_id)),
-        }
-        return Job(run_id, "lamdagent.execution.work:score", arguments, EVALUATE_S)
-
-    def _output(self, run_id: str) -> Path:
-        """Where the worker leaves files: beside the artifacts when they are local, so that a rename publishes them."""
-        folder = self.journal.staging(run_id) or Path(self.work.name) / run_id
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    def _spend(self, ended: Finished | Failed) -> Finished | Failed:
+        """Count what a job has cost, whatever it gave."""
+        self.budget.gpu_seconds += ended.seconds * self.budget.gpus
+        self.journal.spent(self.budget.spent)
+        return ended
 
     def _finish(self, ended: Finished, model: Model) -> None:
         run_id, outcome = ended.job_id, ended.value
         assert isinstance(outcome, Outcome)
-        self.budget.gpu_seconds += outcome.gpu_seconds
-        self.journal.finish(run_id, outcome, ended.seconds, model, self.plan, self._output(run_id), self.history())
+        output = self.jobs.output(run_id)
+        self.journal.finish(run_id, outcome, ended.seconds, model, self.plan, output, self.history())
         history = self.history()
-        running = len([thing for thing in self.open.values() if isinstance(thing, Action)])
+        running = len([run for run in self.open.values() if isinstance(run.making, Action)])
         self.journal.progress(history, self.budget.trials - running)
         self.view.trial(history.by_run[run_id], history, history.base_score())
 
@@ -325,17 +365,23 @@ class Search:
             return
         self.view.say(f"the search ends: {reason}; now the base and the best {len(best)} on the test split")
         models = {t.run_id: t.model for t in (*bases, *best) if t.model and t.test_score is None}
-        for ended in self.flight.each(self._testing(*item, history) for item in models.items()):
+        # Its time was kept; it is not cut off where that was a little short: a search without it says nothing.
+        for ended in self.flight.each(self._testing(models, history)):
             self.view.end(ended.job_id)
+            self._spend(ended)
             if isinstance(ended, Failed):
                 self.view.say(f"test of {models[ended.job_id].name} failed: {ended.reason}", "red")
             else:
-                self.journal.tested(ended.job_id, ended.value, self.plan, self._output(ended.job_id))
+                self.journal.tested(ended.job_id, ended.value, self.plan, self.jobs.output(ended.job_id))
+        self.stop.check()
 
-    def _testing(self, run_id: str, model: Model, history: History) -> Job:
-        model = next((m for m in self.models if m.fingerprint == model.fingerprint), model)
-        self.view.begin(f"test {model.name}", history.scored[0].score, self.budget, job=run_id)
-        return self._scoring(run_id, model, "test")
+    def _testing(self, models: Mapping[str, Model], history: History) -> Iterator[Job]:
+        for run_id, model in models.items():
+            if self.stop.requested:
+                return
+            initial = next((m for m in self.models if m.fingerprint == model.fingerprint), model)
+            self.view.begin(f"test {model.name}", history.scored[0].score, self.budget, job=run_id)
+            yield self.jobs.scoring(run_id, initial, "test")
 
     def _reserve_s(self, history: History) -> float:
         """What the final test will take: the bases' evaluations, scaled to the test split."""
@@ -353,14 +399,6 @@ class Search:
         if not 0 < left < math.inf:
             return ""
         return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
-
-
-def inputs_of(action: Action, action_type: ActionType, folder: Callable[[Model], str]) -> dict[str, Any]:
-    """The keyword arguments of the action's function: folders of models, files of datasets, hyperparameters."""
-    things = {m.name: folder(m) for m in action.models} | {d.name: d.path for d in action.datasets}
-    several = {slot.name for slot in action_type.slots if slot.kind == "models"}
-    objects = {slot: [things[name] for name in names] for slot, names in action.slots.items()}
-    return {**action.hyperparameters, **{slot: o if slot in several else o[0] for slot, o in objects.items()}}
 
 
 def produced(action: Action, run_id: str) -> Model:

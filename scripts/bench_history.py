@@ -5,9 +5,10 @@
 
 The runs are made up (chains of trainings, merges, failures; 15 params, 10 metrics, 16 tags a run) and inserted in bulk
 into tables that MLflow made. Every figure is taken in a fresh process: `cold` is the first start on a store, `warm` the
-next one, `refresh` the median of ten refreshes with nothing new, `pandas` what one would write by hand. Nothing is
-kept between two starts, so warm differs from cold by the database's own cache alone. The last line is one JSON object
-with the figures.
+next one, `refresh` the median of ten refreshes with nothing new and `refresh_after_a_write` of ten after somebody wrote
+something, `pandas` what one would write by hand. Nothing is kept between two starts, so warm differs from cold by the
+database's own cache alone. `page`: seconds until the page of the search has come from the server, the first time and
+the median of five more. The last line is one JSON object with the figures.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import socket
 import statistics
@@ -172,18 +174,25 @@ def start(uri: str) -> dict[str, float]:
     decision = SurrogatePolicy()(Turn(history, space, 0, 0, ""))
     assert decision is not None
     picked = time.perf_counter()
-    refreshes = []
-    for _ in range(10):
+    quiet, news = [], []
+    last = records[-1].run_id
+    for turn in range(10):
         time.sleep(1.1 * FRESH_S)  # sooner, a refresh would not ask the store at all
         at = time.perf_counter()
         store.runs()
-        refreshes.append(time.perf_counter() - at)
+        quiet.append(time.perf_counter() - at)
+        store.client.set_tag(last, "seen", str(turn))  # as another process would: the cache does not know of it
+        time.sleep(1.1 * FRESH_S)
+        at = time.perf_counter()
+        store.runs()
+        news.append(time.perf_counter() - at)
     return {
         "seconds": picked - began,
         "imports_and_opening": opened - began,
         "reading": read - opened,
         "picking": picked - read,
-        "refresh_ms": 1000 * statistics.median(refreshes),
+        "refresh_ms": 1000 * statistics.median(quiet),
+        "refresh_after_a_write_ms": 1000 * statistics.median(news),
         "runs_read": len(records),
         "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
@@ -233,6 +242,7 @@ def server(folder: Path, runs: int) -> Iterator[str]:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         command = ["-m", "mlflow", "server", "--backend-store-uri", backend, "--port", str(port), "--workers", "1"]
+        command += ["--app-name", "lamdagent"]
         process = subprocess.Popen(
             [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -256,7 +266,9 @@ def postgresql(folder: Path, runs: int) -> Iterator[str]:
     database = pgserver.get_server(folder / "postgresql")
     try:
         uri = database.get_uri().replace("postgresql://", "postgresql+psycopg://")
-        fill(uri, runs)
+        if not (folder / "postgresql-filled").exists():
+            fill(uri, runs)
+            (folder / "postgresql-filled").touch()
         yield uri
     finally:
         database.cleanup()
@@ -294,7 +306,25 @@ def _table(name: str, uri: str) -> Mapping[str, float]:
         print(f"{name:11} {what:7} {shown}", flush=True)
     ratios = {"ratio_cold": cold["seconds"] / plain["seconds"], "ratio_warm": warm["seconds"] / plain["seconds"]}
     print(f"{name:11} ratios  " + "  ".join(f"{key} {value:.3f}" for key, value in ratios.items()), flush=True)
-    return {**ratios, "refresh_ms": warm["refresh_ms"], "megabytes": warm["megabytes"]}
+    pages = _page(uri) if uri.startswith("http") else {}
+    if pages:
+        print(f"{name:11} page    " + "  ".join(f"{key} {value:.2f}" for key, value in pages.items()), flush=True)
+    kept = ("refresh_ms", "refresh_after_a_write_ms", "megabytes")
+    return {**ratios, **{key: warm[key] for key in kept}, "pandas_megabytes": plain["megabytes"], **pages}
+
+
+def _page(uri: str) -> dict[str, float]:
+    """The newest search's page, as a browser asks for it."""
+    with urllib.request.urlopen(f"{uri}/lamdagent/") as answer:
+        found = re.search(r"search\?run_id=\w+", answer.read().decode())
+    assert found is not None
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        with urllib.request.urlopen(f"{uri}/lamdagent/{found[0]}") as answer:
+            answer.read()
+        seconds.append(time.perf_counter() - began)
+    return {"page_first_s": seconds[0], "page_s": statistics.median(seconds[1:])}
 
 
 if __name__ == "__main__":

@@ -29,11 +29,12 @@ from lamdagent.actions.context import ignore_progress
 from lamdagent.config import read
 from lamdagent.enumeration import ActionSpace
 from lamdagent.execution import work
+from lamdagent.jobs import inputs_of
 from lamdagent.landscape.table import SHIPPED, describe, write
 from lamdagent.objects.convert import prepare_model
 from lamdagent.objects.model import Model
 from lamdagent.plan import Plan, make_plan
-from lamdagent.search import inputs_of, produced
+from lamdagent.search import produced
 
 Row = dict[str, Any]
 

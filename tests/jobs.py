@@ -1,7 +1,9 @@
 """Jobs for the executors' contract: each does for real what can happen to a worker."""
 
 import os
+import resource
 import time
+from pathlib import Path
 
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress
@@ -20,8 +22,30 @@ def crash(report):
     raise ValueError("a bug")
 
 
-def out_of_memory(report):
-    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
+def starves(report):
+    """Take memory until the system gives no more, at 64 MB beyond what the process has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 64 * 2**20, before[1]))
+    held = []
+    try:
+        while True:
+            held.append(bytearray(2**20))
+    finally:
+        held.clear()
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def fills_the_disk(report):
+    with open("/dev/full", "wb") as file:
+        file.write(b"weights")
+
+
+def wraps_a_full_disk(report):
+    try:
+        fills_the_disk(report)
+    except OSError as error:
+        raise RuntimeError("the model could not be saved") from error
 
 
 def vanish(report):

@@ -157,6 +157,13 @@ def test_only_completions_carry_loss(pico_folder: str, tmp_path: Path) -> None:
     assert failure.value.kind == "bad_data"
 
 
+def test_a_missing_column_is_named(pico_folder: str, tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text(json.dumps({"prompt": "repeat the word apple"}) + "\n")
+    with pytest.raises(ActionFailed, match="no column completion, which SFT needs; it has prompt") as failure:
+        sft(Context(tmp_path), model=pico_folder, dataset=str(tmp_path / "rows"), **SHORT)
+    assert failure.value.kind == "bad_data"
+
+
 def test_a_loss_that_is_no_number_is_a_failure(pico_folder: str, files: dict[str, str], tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     model, tokenizer = Context(tmp_path).load(pico_folder)

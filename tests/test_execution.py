@@ -40,8 +40,14 @@ class ExecutorContract:
         assert event.kind == "error" and "a bug" in event.reason and "tests/jobs.py" in event.details
 
     def test_out_of_memory_is_recognised(self, executor):
-        event, _ = ended(executor, "out_of_memory")
+        event, _ = ended(executor, "starves")
         assert event.kind == "out_of_memory" and "micro_batch_size" in event.reason
+        assert ended(executor, "add", a=2, b=2)[0].value == 4
+
+    @pytest.mark.parametrize("name", ["fills_the_disk", "wraps_a_full_disk"])
+    def test_full_disk_is_recognised(self, executor, name):
+        event, _ = ended(executor, name)
+        assert event.kind == "no_space" and "no space left on the disk" in event.reason
 
     def test_unknown_target_is_a_failure(self, executor):
         event, _ = ended(executor, "no_such_function")
@@ -78,7 +84,7 @@ class TestLocal(ExecutorContract):
         [
             ("vanish", "lost_worker", "exit code 3"),
             ("segfault", "lost_worker", "SIGSEGV"),
-            ("killed", "out_of_memory", "SIGKILL"),
+            ("killed", "lost_worker", "SIGKILL"),
         ],
     )
     def test_death_of_the_worker_costs_one_job(self, executor, name, kind, words):

@@ -50,10 +50,10 @@ class TestFlight:
         assert flight.free and len(flight) == 1
         flight.launch(job("second", "add", a=1, b=2))
         assert not flight.free
-        landed = flight.land()
+        landed = flight.land().ended
         assert isinstance(landed, Finished) and (landed.job_id, landed.value) == ("second", 3)
         (tmp_path / "go").touch()
-        assert flight.land().job_id == "first" and not flight
+        assert flight.land().ended.job_id == "first" and not flight
 
     def test_asks_for_a_job_only_when_there_is_room(self, executor: Several) -> None:
         flight = Flight(executor, plain()[0], lambda: None)

@@ -24,6 +24,7 @@ from lamdagent.enumeration import ActionSpace
 from lamdagent.errors import UserError
 from lamdagent.evaluation.harness import evaluate
 from lamdagent.evaluation.task import Score
+from lamdagent.jobs import inputs_of
 from lamdagent.objects.convert import from_gguf
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.sources import WHEELS
@@ -31,7 +32,7 @@ from lamdagent.plan import Plan, make_plan
 from lamdagent.rebuild.folder import write
 from lamdagent.rebuild.initial import initial
 from lamdagent.rebuild.part import place
-from lamdagent.search import inputs_of, produced
+from lamdagent.search import produced
 from lamdagent.trial import History, Trial
 from tests.test_sources import gguf_file  # noqa: F401 - a fixture
 

@@ -20,7 +20,6 @@ from tests.servers import ADMIN_PASSWORD, auth_settings, postgresql, server
 CLAIMER = """
 import sys
 from lamdagent.tracking import schema
-from lamdagent.tracking.connect import open_client
 from lamdagent.tracking.store import Store
 store = Store(sys.argv[1], "claims")
 search = store.start_search(sys.argv[2], "a search", {}, "")

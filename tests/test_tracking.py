@@ -7,18 +7,21 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from lamdagent.errors import UserError
 from lamdagent.tracking import schema
-from lamdagent.tracking.connect import hide_password
+from lamdagent.tracking.connect import hide_password, sqlite_file
 from lamdagent.tracking.layout import look
 from lamdagent.tracking.leaderboard import VIEW_TAG, leaderboard_path
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.owner import provably_dead, this_process
+from lamdagent.tracking.records import FRESH_S, database_stamp
 from lamdagent.tracking.store import Store
 from lamdagent.tracking.traces import traced_call
 from lamdagent.tracking.weights import download_model
@@ -256,6 +259,46 @@ class TestSqlite(Contract):
     @pytest.fixture
     def uri(self, sqlite_uri: str) -> str:
         return sqlite_uri
+
+    def test_another_program_may_create_the_tables_at_the_same_time(self, tmp_path: Path) -> None:
+        """MLflow's migrations break whoever comes second; we wait until all is there."""
+        uri = f"sqlite:///{tmp_path}/fresh.db"
+        script = f"from mlflow import MlflowClient; MlflowClient('{uri}').search_experiments()"
+        other = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+        while not (tmp_path / "fresh.db").exists():
+            assert other.poll() is None
+            time.sleep(0.01)
+        store = Store(uri, "x")
+        other.wait()
+        search = store.start_search("s1", "x", {}, "")
+        assert [record.run_id for record in store.runs()] == [search]
+
+    def test_nothing_is_asked_of_a_file_that_nobody_wrote_to(self, store: Store) -> None:
+        run = store.start_search("s1", "x", {}, "")
+        files = [file for suffix in ("", "-wal") if (file := Path(f"{sqlite_file(store.uri)}{suffix}")).exists()]
+        for file in files:
+            os.utime(file)
+        assert database_stamp(store.uri) is None, "it was written to a moment ago"
+        for file in files:
+            os.utime(file, (1, 1))
+        before = database_stamp(store.uri)
+        store.resync()
+        assert before and database_stamp(store.uri) == before
+        child(store, "finish").communicate()
+        assert database_stamp(store.uri) != before
+        time.sleep(FRESH_S + 0.2)
+        assert run in {record.run_id for record in store.runs()} and len(store.runs()) == 3
+
+    def test_a_running_run_that_its_owner_deleted_is_forgotten(self, store: Store) -> None:
+        process = child(store, "wait")
+        assert process.stdout
+        theirs = process.stdout.readline().strip()
+        assert theirs in {record.run_id for record in store.runs()}
+        MlflowClient(store.uri).delete_run(theirs)
+        time.sleep(FRESH_S + 0.2)
+        assert theirs not in {record.run_id for record in store.runs()}
+        process.kill()
+        process.communicate()
 
     def test_weights_are_moved_not_copied(self, store: Store, tmp_path: Path) -> None:
         run = store.start_run(store.start_search("s1", "x", {}, ""), "action", "model-22222222", {}, {})

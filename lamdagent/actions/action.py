@@ -53,6 +53,11 @@ class ActionType:
     """An action that runs longer is ended as FAILED."""
 
     @property
+    def timeout_s(self) -> float:
+        """`timeout_minutes` in seconds."""
+        return self.timeout_minutes * 60
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """Hyperparameters with more than one allowed value."""
         return tuple(key for key, values in self.grid.items() if len(values) > 1)

@@ -43,8 +43,13 @@ class Recipe:
     @property
     def micro(self) -> int:
         """The largest divisor of `batch_size` up to `micro_batch_size`: the effective batch is exact."""
-        fitting = range(1, min(self.micro_batch_size, self.batch_size) + 1)
-        return max(size for size in fitting if self.batch_size % size == 0)
+        return micro_batch(self.batch_size, self.micro_batch_size)
+
+
+def micro_batch(batch_size: int, most: int) -> int:
+    """The largest divisor of `batch_size` up to `most`, at least 1."""
+    fitting = range(1, min(most, batch_size) + 1)
+    return max(size for size in fitting if batch_size % size == 0)
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,8 @@ class Training:
         """Train.
 
         Raises:
-            ActionFailed: the loss is not a number, memory ran out, or no row has a token to learn from.
+            ActionFailed: the loss or a gradient is not a number, memory ran out, a column is missing, or no row has a
+                token to learn from.
         """
         import trl
 
@@ -138,6 +144,10 @@ class Training:
         if not self.recipe.lora_rank:
             policy.float()  # steps of a small learning rate vanish in bf16 weights
         rows = context.rows(self.dataset, (*self.columns, *OPTIONAL_COLUMNS))
+        if missing := [column for column in self.columns if column not in rows.column_names]:
+            has = ", ".join(rows.column_names)
+            reason = f"{self.dataset} has no column {', '.join(missing)}, which {self.method} needs; it has {has}"
+            raise ActionFailed(reason, kind="bad_data")
         settings = arguments(self.recipe, context.seed, str(context.output), device_here())
         further = {"ref_model": context.load(self.model)[0].float().eval()} if self.needs_reference else {}
         with known_warnings_ignored(), _compact_loss(), _out_of_memory_explained(self.recipe):

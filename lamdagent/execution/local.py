@@ -3,6 +3,7 @@
 The driver never imports torch. The worker dies with the driver: its end of the pipe closes.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from multiprocessing.process import BaseProcess
 
 from lamdagent.execution.call import call
 from lamdagent.execution.executor import Event, Failed, Finished, Job, Progress, Update
+from lamdagent.execution.oom import OomWatch
 
 WARM_UP = ("torch", "transformers", "trl", "peft", "lm_eval")
 """Imported while the driver still reads the store."""
@@ -39,7 +41,11 @@ class LocalExecutor:
         ours, theirs = context.Pipe()
         self._pipe: Connection = ours
         self._process: BaseProcess = context.Process(target=_serve, args=(theirs, self._warm_up), daemon=True)
-        self._process.start()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is the driver's from the first moment
+        try:
+            self._process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         theirs.close()
 
     def submit(self, job: Job) -> None:
@@ -49,9 +55,11 @@ class LocalExecutor:
         if not self._process.is_alive():
             self._start()
         self._job = job
+        self._watch = OomWatch.of(self._process.pid or 0)
         self._started = time.monotonic()
         self._deadline = self._started + job.timeout_s
-        self._pipe.send(job)
+        with contextlib.suppress(OSError):  # it has just died: `next_event` says so
+            self._pipe.send(job)
 
     def next_event(self, timeout_s: float) -> Event | None:
         """The next event; a worker that died or overran its time limit ends the job as failed and is replaced."""
@@ -88,9 +96,10 @@ class LocalExecutor:
     def _lost(self) -> Event:
         self._process.join()
         code = self._process.exitcode or 0
-        if code == -signal.SIGKILL:
-            return self._end("the worker process was killed (SIGKILL): most likely out of memory", "out_of_memory")
+        if code == -signal.SIGKILL and self._watch.struck():
+            return self._end("out of memory: the kernel killed the worker process for it", "out_of_memory")
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how += ", not by the kernel for want of memory" if code == -signal.SIGKILL and self._watch.counter else ""
         return self._end(f"the worker process {how}", "lost_worker")
 
     def _end(self, reason: str, kind: str) -> Event:
@@ -129,8 +138,7 @@ def _follow_parent() -> None:
 
 def import_quietly(module: str) -> None:
     """Import ahead of need; what cannot be imported is left to the job that needs it."""
-    import contextlib
     import importlib
 
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # the job that needs it will say so
         importlib.import_module(module)

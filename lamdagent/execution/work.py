@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lamdagent.errors import ActionFailed
 from lamdagent.evaluation.task import Score, Split, Task
+from lamdagent.execution.call import explain
 from lamdagent.execution.executor import Progress, Report
 
 
@@ -80,7 +82,7 @@ def make(
     made = time.monotonic()
     scores = _evaluate(model, tokenizer, tasks, "search", batch_size, report, Path(output) / "samples")
     ended = time.monotonic()
-    return _outcome(scores, curves, {"action": made - started, "evaluation": ended - made})
+    return _outcome(report, scores, curves, {"action": made - started, "evaluation": ended - made})
 
 
 def score(report: Report, *, folder: str, tasks: Sequence[Task], split: Split, batch_size: int, output: str) -> Outcome:
@@ -90,7 +92,7 @@ def score(report: Report, *, folder: str, tasks: Sequence[Task], split: Split, b
     started = time.monotonic()
     model, tokenizer = Context(output=Path(output), report=report).load(folder)
     scores = _evaluate(model, tokenizer, tasks, split, batch_size, report, Path(output) / "samples")
-    return _outcome(scores, [], {"evaluation": time.monotonic() - started})
+    return _outcome(report, scores, [], {"evaluation": time.monotonic() - started})
 
 
 def _evaluate(
@@ -98,11 +100,24 @@ def _evaluate(
 ) -> dict[str, Score]:
     from lamdagent.evaluation.harness import evaluate
 
-    return evaluate(model, tokenizer, tasks, split, report, samples, batch_size)
+    try:
+        return evaluate(model, tokenizer, tasks, split, report, samples, batch_size)
+    except Exception as error:
+        reason, kind = explain(error)
+        if kind != "out_of_memory":
+            raise
+        advice = f"the evaluation ran out of memory: use a smaller evaluation.batch_size than {batch_size}"
+        raise ActionFailed(f"{advice} ({reason})", kind) from error
 
 
-def _outcome(scores: Mapping[str, Score], curves: Sequence[Point], seconds: Mapping[str, float]) -> Outcome:
+def gpus(report: Report) -> int:
+    """How many GPUs a job here uses: what its seconds are multiplied by, also when it fails."""
     import torch  # noqa: TID251 - this module runs in the worker
 
-    gpu = sum(seconds.values()) if torch.cuda.is_available() else 0.0
-    return Outcome(scores, tuple(curves), seconds, gpu)
+    return int(torch.cuda.is_available())
+
+
+def _outcome(
+    report: Report, scores: Mapping[str, Score], curves: Sequence[Point], seconds: Mapping[str, float]
+) -> Outcome:
+    return Outcome(scores, tuple(curves), seconds, sum(seconds.values()) * gpus(report))

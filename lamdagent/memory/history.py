@@ -7,6 +7,7 @@ from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar
 from lamdagent.evaluation.task import Score, Task, weighted_score
+from lamdagent.execution.retry import MICRO
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model, Origin
 from lamdagent.tracking import schema
@@ -14,8 +15,8 @@ from lamdagent.tracking.records import RunRecord
 from lamdagent.trial import History, Status, Trial
 
 STATUS: Mapping[str, Status] = {"FINISHED": "finished", "RUNNING": "running", "SCHEDULED": "running"}
-RETRYABLE = ("lost_worker", "interrupted", "orphan", "no_space")
-"""Failures that say nothing about the action: it may be chosen again."""
+RETRYABLE = ("lost_worker", "interrupted", "orphan", "no_space", "budget")
+"""Failures that say little or nothing about the action: it may be chosen again, and no policy holds them against it."""
 MOST_LOST = 2
 """Workers that one action may cost: after so many it is the action, not the machine."""
 
@@ -125,7 +126,8 @@ def _action(
         type=name,
         models=tuple(models.get(p) or Model(fingerprint=p, location="", run_id=p) for p in parents),
         datasets=tuple(datasets.get(n) or Dataset(n, "sft", "", n, 1, "") for n in used),
-        hyperparameters={k: _value(v, grid.get(k, ())) for k, v in record.params.items() if k not in plain},
+        hyperparameters={k: _value(v, grid.get(k, ())) for k, v in record.params.items() if k not in plain}
+        | ({MICRO: int(rows)} if (rows := record.tags.get(schema.MICRO_BATCH)) else {}),
         fingerprint=record.tags.get(schema.FINGERPRINT, ""),
         slots=slots,
         seed=int(record.params.get("seed", 0)),

@@ -6,6 +6,7 @@ from typing import Any
 from lamdagent.actions.action import Action
 from lamdagent.enumeration import ActionSpace
 from lamdagent.evaluation.task import Task
+from lamdagent.memory.history import RETRYABLE
 from lamdagent.pipeline import chain, figure, summary
 from lamdagent.selection.cleaning import one_line
 from lamdagent.trial import History, Trial
@@ -45,7 +46,7 @@ def _sections(history: History, space: ActionSpace, tasks: Sequence[Task]) -> It
     yield "Best on each task", list(_champions(history, tasks))
     yield "Latest trials, newest first", [_line(t, history) for t in reversed(history.actions[-RECENT:])]
     yield "Others' runs, measured by them: hints, not results of ours", list(_foreign(history))
-    yield "Failures", [_failure(t) for t in reversed(history.failed[-FAILED:])]
+    yield "Failures", [_failure(t) for t in reversed(_told(history.failed)[-FAILED:])]
     yield "Not tried yet", list(_untried(history, space))
 
 
@@ -77,9 +78,15 @@ def _champions(history: History, tasks: Sequence[Task]) -> Iterator[str]:
             yield f"{task.name} (weight {task.weight:g}): {best.scores[task.name].value:.3f} by {best.model.name}"
 
 
+def _told(failed: Sequence[Trial]) -> list[Trial]:
+    """Failures that say something about an action; of the others only lost workers, which it may have ended."""
+    return [t for t in failed if t.failure not in RETRYABLE or t.failure == "lost_worker"]
+
+
 def _failure(trial: Trial) -> str:
     what = trial.action.describe() if trial.action else trial.name
-    return f"{one_line(what, 300)}: {one_line(trial.status_reason) or 'no reason is known'}"
+    hint = " (says little about the action)" if trial.failure == "lost_worker" else ""
+    return f"{one_line(what, 300)}: {one_line(trial.status_reason) or 'no reason is known'}{hint}"
 
 
 def _untried(history: History, space: ActionSpace) -> Iterator[str]:

@@ -14,6 +14,7 @@ from lamdagent.actions.merging import Merging, stored_dtype
 from lamdagent.actions.training import OPTIONAL_COLUMNS, Training
 from lamdagent.enumeration import fingerprint_of
 from lamdagent.errors import UserError
+from lamdagent.jobs import inputs_of
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import chain, past
@@ -21,7 +22,6 @@ from lamdagent.plan import Plan
 from lamdagent.rebuild.initial import initial
 from lamdagent.rebuild.part import Part, place
 from lamdagent.rebuild.steps import merging, training
-from lamdagent.search import inputs_of
 from lamdagent.trial import History, Trial
 
 OWN_ACTIONS = "lamdagent.actions."

@@ -147,8 +147,8 @@ def _search(search: RunRecord, nodes: Sequence[Node], total: int) -> Document:
         "shown": len(actions),
         "failed": sum(node["status"] == "failed" for node in actions),
         "seconds": sum(node["seconds"] or 0.0 for node in own),
-        "gpu_seconds": sum(node["gpu_seconds"] or 0.0 for node in own),
-        "usd": sum(node["usd"] or 0.0 for node in own),
+        "gpu_seconds": search.metrics.get(schema.COST_GPU_SECONDS, sum(node["gpu_seconds"] or 0.0 for node in own)),
+        "usd": search.metrics.get(schema.COST_USD, sum(node["usd"] or 0.0 for node in own)),
     }
 
 

@@ -38,6 +38,8 @@ class Agent:
     """One line for the user."""
     reflect: Reflect | None = None
     """None without an LLM."""
+    spent_before: Callable[[float], None] = lambda usd: None
+    """Told what earlier processes of the search have paid the LLM, USD: the bill goes on from there."""
 
 
 def make_agent(config: Config, tasks: tuple[Task, ...], trace: Trace | None = None) -> Agent:
@@ -107,4 +109,8 @@ def _llm_agent(config: Config, kind: str, tasks: tuple[Task, ...], trace: Trace 
     if kind == "hybrid":
         policy = HybridPolicy(client, surrogate, settings)
         name = f"{agent.model} chooses from the surrogate's shortlist or overrules it"
-    return Agent(policy, name, update if agent.reflection else None)
+
+    def spent_before(usd: float) -> None:
+        client.usage.usd += usd
+
+    return Agent(policy, name, update if agent.reflection else None, spent_before)

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 from lamdagent.actions.action import Action, ActionType
+from lamdagent.memory.history import RETRYABLE
 from lamdagent.selection.policy import Turn
 from lamdagent.trial import History, Trial
 
@@ -30,14 +31,17 @@ def candidates(turn: Turn, types: Sequence[ActionType]) -> list[Action]:
 
 
 def telling(history: History) -> list[Trial]:
-    """Ended actions to learn from, others' first: all, or the best and the latest half; ours have precedence."""
+    """Ended actions to learn from, others' first: all, or the best and the latest half; ours have precedence.
+
+    A failure of the surroundings, such as a lost worker, teaches nothing of the action; a lack of memory does.
+    """
     own = _most_telling([t for t in history.actions if t.action], TELLING)
     others = _most_telling([t for t in history.foreign if t.action], TELLING - len(own))
     return [*others, *own]
 
 
 def _most_telling(trials: Sequence[Trial], most: int) -> list[Trial]:
-    ended = [t for t in trials if t.action and t.action.models and t.status != "running"]
+    ended = [t for t in trials if t.action and t.action.models and t.status != "running" and t.failure not in RETRYABLE]
     if len(ended) <= most:
         return ended
     scored = sorted((t for t in ended if t.score), key=lambda t: (-t.score.value, t.started))  # type: ignore[union-attr]

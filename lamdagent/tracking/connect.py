@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lamdagent.errors import UserError
+from lamdagent.tracking.moved import ARTIFACTS
 
 # No "View run at" lines between ours.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -29,7 +30,7 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow's UI would otherwise ask whether this is about models or about traces."""
 PROBE_TIMEOUT_S = 5
 """How long an address may stay silent before it counts as wrong."""
-MIGRATION_PAUSES_S = (0.5, 1, 2, 4)
+MIGRATION_PAUSES_S = (0.5, 1, 2, 4, 8)
 """Between questions to a database whose tables are not all there; creating them takes a few seconds."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -108,7 +109,8 @@ def probe_database(uri: str) -> None:
         engine = sqlalchemy.create_engine(uri, connect_args={key: PROBE_TIMEOUT_S}, poolclass=sqlalchemy.pool.NullPool)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if folder is not None:
-                _tune_sqlite(connection)
+                with _unless_locked():
+                    _tune_sqlite(connection)
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         raise _fault(uri, f"cannot be opened ({_first_line(error)})") from None
     except ModuleNotFoundError as error:
@@ -136,6 +138,18 @@ def _tune_sqlite(connection: object) -> None:
     execute("PRAGMA journal_mode=WAL")
     execute("PRAGMA analysis_limit=1000")
     execute("ANALYZE")
+
+
+@contextmanager
+def _unless_locked() -> Iterator[None]:
+    """Leave tuning to the next start while another program holds the file, such as one that creates the tables."""
+    import sqlalchemy
+
+    try:
+        yield
+    except sqlalchemy.exc.OperationalError as error:
+        if "locked" not in str(error):
+            raise
 
 
 def _open_server(uri: str) -> MlflowClient:
@@ -224,4 +238,4 @@ def _artifact_root(uri: str, name: str) -> str | None:
     if not uri.startswith("sqlite"):
         return None
     folder = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "experiment"
-    return str(sqlite_file(uri).parent / "mlruns" / folder)
+    return str(sqlite_file(uri).parent / ARTIFACTS / folder)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mlflow.exceptions import MlflowException
 
+from lamdagent.budget import Spent
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
 from lamdagent.execution.work import Outcome
@@ -52,11 +53,12 @@ class Journal:
         self.search_run_id = ""
         self.reflection = ""
         self._seen = time.monotonic()
+        self._spent = Spent()
         self.sources = Sources(store.client, plan.config.memory.sources, store.experiment_id)
         """Others' runs; nothing is read until its `refresh`."""
 
-    def open(self, search_id: str) -> int:
-        """Start the search run, or go on with one that was cut off; the number of trials that it has had.
+    def open(self, search_id: str) -> Spent:
+        """Start the search run, or go on with one that was cut off; what it has spent already.
 
         What dead processes of this host left open is closed first. A finished search of the same id stays as it is and
         a new run goes on from it.
@@ -70,18 +72,31 @@ class Journal:
             self.search_run_id = last.run_id
             self.store.reopen_search(last.run_id)
             self.store.set_tags(last.run_id, tags)
-            return len([r for r in self.store.trials_of(last.run_id) if _counts(r)])
+            trials = len([r for r in self.store.trials_of(last.run_id) if _counts(r)])
+            usd, gpu = (last.metrics.get(key, 0.0) for key in (schema.COST_USD, schema.COST_GPU_SECONDS))
+            self._spent = Spent(0, usd, gpu)
+            return Spent(trials, usd, gpu)
         name = f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
         tasks = [task.name for task in self.plan.tasks]
         self.search_run_id = self.store.start_search(
             search_id, name, self._params(), self.config_yaml, self._text(), tasks
         )
         self.store.set_tags(self.search_run_id, tags)
-        return 0
+        return Spent()
+
+    def spent(self, spent: Spent) -> None:
+        """Keep what the search has cost so far, so that a restart goes on from it; only news is written."""
+        costs = Spent(0, spent.usd, spent.gpu_seconds)
+        if self.search_run_id and costs != self._spent:
+            self._spent = costs
+            now = {schema.COST_USD: costs.usd, schema.COST_GPU_SECONDS: costs.gpu_seconds}
+            self.store.log_metrics(self.search_run_id, now)
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] | str, reason: str) -> None:
-        """End the search run."""
+        """End the search run, and as interrupted every run of this process under it that is still open."""
         if self.search_run_id:
+            for run_id in self.store.close_own(self.search_run_id, reason):
+                self._discard(run_id)
             self.store.end_search(self.search_run_id, status, reason)  # type: ignore[arg-type]
             self.report()
 
@@ -183,6 +198,10 @@ class Journal:
         self.store.fail_run(run_id, failed.reason, failed.details, failed.kind)
         self._discard(run_id)
         self.report()
+
+    def tried_again(self, run_id: str, rows: int) -> None:
+        """Say on the run that memory ran out and that the second try has `rows` at once."""
+        self.store.set_tags(run_id, {schema.MICRO_BATCH: str(rows)})
 
     def tested(self, run_id: str, outcome: Outcome, plan: Plan, output: Path) -> None:
         """Add test scores to a finished run."""

@@ -7,6 +7,7 @@ be done again. Questions without a tag in them are answered ten times faster, so
 
 import gc
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from functools import partial
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from lamdagent.tracking.connect import sqlite_file
 from lamdagent.tracking.schema import FINGERPRINT, KIND, PARENT_RUN, PARENTS, SCHEMA, SCHEMA_TAG, SCORE
 
 OURS = f"tags.`{SCHEMA_TAG}` = '{SCHEMA}'"
@@ -30,8 +32,12 @@ FEW = 20
 """Runs that a refresh asks for at once; it goes on as long as a page holds something new."""
 FRESH_S = 1.0
 """What others do is asked for at most so often; what this process has written is always read."""
+TICK_NS = 100_000_000
+"""More than the resolution of any file system's time stamps that hold an SQLite store."""
 SKEW_MS = 10 * 60 * 1000
 """By how much the clocks of a store's writers may differ."""
+
+Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class RunCache:
         self._runs: dict[str, RunRecord] | None = None
         self._touched: set[str] = set()
         self._asked = 0.0
+        self._stamp: Stamp | None = None
 
     def touch(self, run_id: str) -> None:
         """Read `run_id` again at the next refresh: it has been written to, or is wanted though it tells little."""
@@ -136,13 +143,10 @@ class RunCache:
     def refresh(self) -> list[RunRecord]:
         """What is known, oldest first: `telling` runs the first time, afterwards only news are read."""
         if self._runs is None:
+            self._stamp, self._asked = database_stamp(self._client.tracking_uri), time.monotonic()
             self._runs = {record.run_id: record for record in telling(self._client, self._experiment_id)}
-            self._asked = time.monotonic()
         else:
-            if time.monotonic() - self._asked > FRESH_S:
-                self._read_news("start_time", max((r.start_ms for r in self._runs.values()), default=0))
-                self._read_news("end_time", max((r.end_ms or 0 for r in self._runs.values()), default=0))
-                self._asked = time.monotonic()
+            self._read_news_of(self._runs)
             for run_id in list(self._touched):
                 self.reread(run_id)
         self._touched.clear()
@@ -161,12 +165,29 @@ class RunCache:
         """Runs that were open at the last refresh."""
         return [r for r in (self._runs or {}).values() if r.status == "RUNNING"]
 
-    def _read_news(self, attribute: str, latest: int) -> None:
-        """Newest first by `attribute`, until a whole page is already known or too old to be news."""
+    def _read_news_of(self, runs: dict[str, RunRecord]) -> None:
+        """What others have started, ended or deleted since the last time; nothing is asked when nothing can be new."""
+        now = time.monotonic()
+        stamp = database_stamp(self._client.tracking_uri)
+        if now - self._asked <= FRESH_S or (stamp and stamp == self._stamp):
+            return
+        self._stamp, self._asked = stamp, now
+        open_before = [run_id for run_id, record in runs.items() if record.status == "RUNNING"]
+        self._read_started(max((r.start_ms for r in runs.values()), default=0))
+        asked = partial(ask, self._client, self._experiment_id)
+        for some in range(0, len(open_before), 100):
+            wanted = open_before[some : some + 100]
+            found = {record.run_id: record for record in _by_id(asked, wanted)}
+            self._keep(found.values())
+            for gone in set(wanted) - set(found):
+                del runs[gone]
+
+    def _read_started(self, latest: int) -> None:
+        """Newest first, until a whole page is already known or too old to be news."""
         token = None
-        where = f"attributes.{attribute} >= {latest - SKEW_MS}"
+        where = f"attributes.start_time >= {latest - SKEW_MS}"
         while True:
-            order = [f"attributes.{attribute} DESC"]
+            order = ["attributes.start_time DESC"]
             page = self._client.search_runs([self._experiment_id], where, 1, FEW, order, token)
             news = self._keep(record_of(run) for run in page)
             token = page.token
@@ -184,6 +205,25 @@ class RunCache:
             news += known is None or (known.status, known.end_ms) != (record.status, record.end_ms)
             runs[record.run_id] = record
         return news
+
+
+def database_stamp(uri: str) -> Stamp | None:
+    """Changes with every write to an SQLite store; None where that cannot be told.
+
+    A store that was written to within the tick of the file system's clock could be written to again unseen.
+    """
+    if not uri.startswith("sqlite"):
+        return None
+    found: list[int] = []
+    for suffix in ("", "-wal"):
+        try:
+            stat = os.stat(f"{sqlite_file(uri)}{suffix}")
+        except FileNotFoundError:  # no log while nobody has the file open
+            continue
+        if abs(time.time_ns() - stat.st_mtime_ns) < TICK_NS:
+            return None
+        found += [stat.st_mtime_ns, stat.st_size]
+    return tuple(found)
 
 
 def ask(client: MlflowClient, experiment_id: str, where: str, most: int, order: str) -> list[RunRecord]:

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from lamdagent.tracking import claims, lineage, schema, weights
-from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri
+from lamdagent.tracking import claims, lineage, moved, schema, weights
+from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri, sqlite_file
 from lamdagent.tracking.leaderboard import leaderboard_path, save_leaderboard
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.owner import of_this_host, provably_dead, this_process
@@ -46,6 +46,8 @@ class Store:
         self.client = open_client(self.uri)
         self.experiment = experiment
         self.experiment_id = find_experiment(self.client, experiment, self.uri)
+        self.moved_from = self._follow() if self.uri.startswith("sqlite") else None
+        """The folder that an SQLite file was in when its artifacts were written, where they have been found again."""
         self._cache = RunCache(self.client, self.experiment_id)
         self._artifacts: dict[str, str] = {}
 
@@ -273,6 +275,15 @@ class Store:
             self.fail_run(run_id, "The process that ran it is gone (killed, or the machine restarted).", kind="orphan")
         return orphans
 
+    def close_own(self, search_run_id: str, reason: str) -> list[str]:
+        """Close as FAILED what this process has left RUNNING under a search, wherever it was cut off; the ids."""
+        where = f"attributes.status = 'RUNNING' AND tags.`{schema.PARENT_RUN}` = '{search_run_id}'"
+        found = ask(self.client, self.experiment_id, where, MAX_TRIALS, "attributes.start_time DESC")
+        own = [run.run_id for run in found if run.tags.get(schema.OWNER) == this_process().dump()]
+        for run_id in own:
+            self.fail_run(run_id, reason, kind="interrupted")
+        return own
+
     def deserted(self, record: RunRecord) -> bool:
         """Whether the process behind a RUNNING run is gone: provably on this host, by its silence on another."""
         owner = record.tags.get(schema.OWNER, "")
@@ -294,6 +305,10 @@ class Store:
             self.client.log_batch(run_id, params=some)
         self._cache.touch(run_id)
         return run_id
+
+    def _follow(self) -> Path | None:
+        location = self.client.get_experiment(self.experiment_id).artifact_location
+        return moved.follow(sqlite_file(self.uri), location)
 
     def _found(self, run_id: str) -> Run | None:
         """The run; None when its owner has purged it, which is no reason for us to stop."""

@@ -1,0 +1,87 @@
+"""What a search sends to its executor: models prepared, actions made and scored, models scored."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lamdagent.actions.action import Action, ActionType
+from lamdagent.evaluation.task import Split
+from lamdagent.execution.executor import Job
+from lamdagent.objects.model import Model
+from lamdagent.plan import Plan
+from lamdagent.tracking.journal import Journal
+
+PREPARE_S = 3600.0
+"""Longest time that fetching or converting an initial model may take."""
+EVALUATE_S = 6 * 3600.0
+"""Longest evaluation of one model."""
+
+
+class Jobs:
+    """The jobs of one search; all arguments are plain values, so that a job can cross a network."""
+
+    def __init__(self, plan: Plan, journal: Journal, work: Path) -> None:
+        """`work` holds the output of jobs where artifacts are on a server."""
+        self._plan = plan
+        self._journal = journal
+        self._work = work
+
+    def gpus(self) -> Job:
+        """How many GPUs an action uses here."""
+        return Job("gpus", "lamdagent.execution.work:gpus", {}, PREPARE_S)
+
+    def preparing(self, job_id: str, name: str) -> Job:
+        """The initial model of that name, fetched and converted."""
+        settings = self._plan.config.models[name]
+        spec = {"source": settings.source, "file": settings.file, "revision": settings.revision}
+        spec["license"] = settings.license
+        arguments = {"spec": spec, "tracking_uri": self._journal.store.uri}
+        return Job(job_id, "lamdagent.objects.convert:prepare_model", arguments, PREPARE_S)
+
+    def making(self, run_id: str, action: Action, limit_s: float) -> Job:
+        """An action's model made and scored on the search split.
+
+        Raises:
+            LamdagentError: the weights of an input cannot be had.
+        """
+        kind = self.type_of(action)
+        arguments = {
+            "run_id": run_id,
+            "function": kind.function,
+            "inputs": inputs_of(action, kind, self._journal.folder),
+            "seed": action.seed,
+            "data_fraction": action.data_fraction,
+            "tasks": self._plan.tasks,
+            "batch_size": self._plan.config.evaluation.batch_size,
+            "output": str(self.output(run_id)),
+        }
+        return Job(run_id, "lamdagent.execution.work:make", arguments, limit_s)
+
+    def scoring(self, run_id: str, model: Model, split: Split) -> Job:
+        """A model scored."""
+        arguments = {
+            "folder": self._journal.folder(model),
+            "tasks": self._plan.tasks,
+            "split": split,
+            "batch_size": self._plan.config.evaluation.batch_size,
+            "output": str(self.output(run_id)),
+        }
+        return Job(run_id, "lamdagent.execution.work:score", arguments, EVALUATE_S)
+
+    def output(self, run_id: str) -> Path:
+        """Where the worker leaves files: beside the artifacts when they are local, so that a rename publishes them."""
+        folder = self._journal.staging(run_id) or self._work / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def type_of(self, action: Action) -> ActionType:
+        """What kind of action it is."""
+        return next(t for t in self._plan.types if t.name == action.type)
+
+
+def inputs_of(action: Action, action_type: ActionType, folder: Callable[[Model], str]) -> dict[str, Any]:
+    """The keyword arguments of the action's function: folders of models, files of datasets, hyperparameters."""
+    things = {m.name: folder(m) for m in action.models} | {d.name: d.path for d in action.datasets}
+    several = {slot.name for slot in action_type.slots if slot.kind == "models"}
+    objects = {slot: [things[name] for name in names] for slot, names in action.slots.items()}
+    return {**action.hyperparameters, **{slot: o if slot in several else o[0] for slot, o in objects.items()}}

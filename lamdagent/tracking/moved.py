@@ -1,0 +1,46 @@
+"""An SQLite store and its artifacts that were moved or copied to another folder or machine: addresses follow the files.
+
+MLflow keeps absolute paths of artifacts. They are brought up to date when the folder they name is not there, while the
+same folder lies beside the database. MLflow has no call for that, hence SQL.
+"""
+
+from pathlib import Path
+from typing import Any
+
+ARTIFACTS = "mlruns"
+"""Folder beside the database that holds the artifacts."""
+
+
+def follow(file: Path, location: str) -> Path | None:
+    """Bring all addresses in the database `file` up to date when `location`, an experiment's root, has moved with it.
+
+    Returns:
+        The folder that the addresses named until now; None when nothing was changed.
+    """
+    root = Path(location)
+    here = file.parent / ARTIFACTS
+    if root.parent.name != ARTIFACTS or root.parent == here or root.exists() or not (here / root.name).is_dir():
+        return None
+    _rewrite(file, f"{root.parent}/", f"{here}/")
+    return root.parent.parent
+
+
+def _rewrite(file: Path, old: str, new: str) -> None:
+    """Replace the prefix `old` of every artifact address by `new`, in one transaction."""
+    import sqlalchemy
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
+
+    columns: tuple[Any, ...] = (
+        SqlExperiment.artifact_location,
+        SqlRun.artifact_uri,
+        SqlLoggedModel.artifact_location,
+        SqlModelVersion.source,
+        SqlModelVersion.storage_location,
+    )
+    engine = sqlalchemy.create_engine(f"sqlite:///{file}", poolclass=sqlalchemy.pool.NullPool)
+    with engine.begin() as connection:
+        for column in columns:
+            fits = sqlalchemy.func.substr(column, 1, len(old)) == old
+            value = sqlalchemy.literal(new) + sqlalchemy.func.substr(column, len(old) + 1)
+            connection.execute(sqlalchemy.update(column.class_).where(fits).values({column.key: value}))

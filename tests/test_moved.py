@@ -1,0 +1,59 @@
+"""Everything but the store and its artifacts is lost, and they lie on another machine, in another folder."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from mlflow.artifacts import download_artifacts
+
+from lamdagent.tracking.store import Store
+from tests.searches import fingerprints, of_kind, runs_of, search, tag
+
+SMOKE = ("+experiment=smoke", "search.test_top=1")
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_from_its_store_and_artifacts_alone(tmp_path: Path) -> None:
+    before, here = tmp_path / "before", tmp_path / "here"
+    before.mkdir()
+    code, output = search(before, *SMOKE, "budget.trials=3", LAMDAGENT_CACHE=str(tmp_path / "cache"))
+    assert code == 0, output
+    done = fingerprints(runs_of(before, "lamdagent-smoke"))
+    here.mkdir()
+    shutil.copy(before / "mlflow.db", here)
+    shutil.copytree(before / "mlruns", here / "mlruns")
+    shutil.rmtree(before)
+    shutil.rmtree(tmp_path / "cache")
+
+    code, output = search(here, *SMOKE, "budget.trials=3", LAMDAGENT_CACHE=str(tmp_path / "new cache"))
+    assert code == 0, output
+    assert f"moved here from {before}" in output
+    runs = runs_of(here, "lamdagent-smoke")
+    every = fingerprints(runs)
+    assert every[:3] == done and len(set(every)) == len(every) == 6, "it goes on, and nothing runs twice"
+    assert len(of_kind(runs, "base")) == 1
+    assert not before.exists(), "nothing is written to where it was"
+    for run in of_kind(runs, "action"):
+        local = Path(download_artifacts(run_id=run.info.run_id, tracking_uri=f"sqlite:///{here}/mlflow.db"))
+        assert local.is_relative_to(here) and (local / "model" / "model.safetensors").is_file(), tag(run, "action")
+
+
+def test_one_move_moves_all_that_has_moved(tmp_path: Path) -> None:
+    stores = [Store(f"sqlite:///{tmp_path}/one/mlflow.db", name) for name in ("one", "elsewhere's")]
+    for store in stores:
+        store.log_text(store.start_search("s", "a search", {}, ""), "a.txt", "text")
+        assert store.moved_from is None
+    stores[0].client.create_experiment("foreign", "/nowhere/mlruns/foreign")
+    (tmp_path / "one").rename(tmp_path / "two")
+
+    moved = Store(f"sqlite:///{tmp_path}/two/mlflow.db", "one")
+    assert moved.moved_from == tmp_path / "one"
+    assert Store(moved.uri, "elsewhere's").moved_from is None, "it has followed already"
+    with sqlite3.connect(tmp_path / "two" / "mlflow.db") as database:
+        roots = dict(database.execute("SELECT name, artifact_location FROM experiments"))
+        runs = [uri for (uri,) in database.execute("SELECT artifact_uri FROM runs")]
+    assert roots["one"] == f"{tmp_path}/two/mlruns/one"
+    assert roots["elsewhere's"].startswith(f"{tmp_path}/two/mlruns/")
+    assert roots["foreign"] == "/nowhere/mlruns/foreign"
+    assert len(runs) == 2 and all((Path(uri) / "a.txt").read_text() == "text" for uri in runs)
