@@ -32,10 +32,10 @@ from lamdagent.enumeration import ActionSpace
 from lamdagent.execution.executor import Failed, Job
 from lamdagent.execution.ray import RayExecutor
 from lamdagent.flight import Flight
+from lamdagent.jobs import inputs_of
 from lamdagent.objects.convert import prepare_model
 from lamdagent.objects.model import Model
 from lamdagent.plan import Plan, make_plan
-from lamdagent.search import inputs_of
 from lamdagent.terminal import Terminal
 
 

@@ -148,11 +148,12 @@ class TestSearch:
     TRIALS = 8
 
     @pytest.fixture(scope="class")
-    def ended(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Watching, Several, str]]:
+    @classmethod
+    def ended(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Watching, Several, str]]:
         folder = tmp_path_factory.mktemp("parallel")
         uri = f"tracking.uri=sqlite:///{folder}/mlflow.db"
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            node = compose("config", ["+experiment=smoke", uri, f"budget.trials={self.TRIALS}"])
+            node = compose("config", ["+experiment=smoke", uri, f"budget.trials={cls.TRIALS}"])
         watching, executor = Watching(), Several(3)
         view, file = plain()
         with pytest.MonkeyPatch.context() as patch:

@@ -56,7 +56,8 @@ def until_all_ended(executor: RayExecutor, count: int) -> list[Event]:
 
 class TestContract(ExecutorContract):
     @pytest.fixture(scope="class")
-    def shared(self) -> Iterator[RayExecutor]:
+    @classmethod
+    def shared(cls) -> Iterator[RayExecutor]:
         executor = RayExecutor(settings(None, cpus=0.5, at_once=1), warm_up=())
         yield executor
         executor.close()
