@@ -10,6 +10,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from lamdagent.tracking.connect import open_client
+
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 900.0
 """No search of the tests takes a tenth of it on a quiet machine."""
@@ -46,7 +48,8 @@ def search(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]
 
 
 def client_of(folder: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    """Opened as the product does: whoever looks while a search creates the tables waits for them."""
+    return open_client(f"sqlite:///{folder}/mlflow.db")
 
 
 def runs_of(folder: Path, experiment: str) -> list[Run]:

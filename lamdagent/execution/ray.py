@@ -176,7 +176,7 @@ class RayExecutor:
         except (RayError, StopIteration) as error:
             if slot.job is not None and isinstance(error, RayTaskError):  # it lives, but could not even make the call
                 return self._end(slot, str(error).splitlines()[-1], "error")
-            return self._gone(slot, type(error).__name__)
+            return self._gone(slot, _cause(error))
         if isinstance(event, Finished | Failed):
             slot.coming = slot.job = None
             del self._lost[event.job_id]
@@ -234,6 +234,12 @@ def _connect(address: str | None) -> Any:
         raise UserError(f"execution.address: no Ray cluster answers at {address or 'this machine'} ({first})") from None
     signal.signal(signal.SIGTERM, ours)
     return ray
+
+
+def _cause(error: Exception) -> str:
+    """What Ray says of a lost worker, cut to what a person reads; it puts the traceback of a failed start last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:200]}" if lines else type(error).__name__
 
 
 def _unseen(folder: Path | str) -> str:
