@@ -63,7 +63,7 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
         if store.moved_from is not None:
             view.say(f"the store was moved here from {store.moved_from}; its artifacts' addresses follow", "yellow")
         result = Search(plan, journal, executor, agent, view, stop).run()
-        _conclude(plan, result, journal, executor, view)
+        _conclude(plan, result, journal, view)
     finally:
         executor.close()
 
@@ -83,7 +83,7 @@ def make_executor(config: Config) -> "Executor":
     return LocalExecutor()
 
 
-def _conclude(plan: "Plan", result: "Result", journal: "Journal", executor: "Executor", view: "Terminal") -> None:
+def _conclude(plan: "Plan", result: "Result", journal: "Journal", view: "Terminal") -> None:
     """Table, champion, and how to look at it all."""
     history = result.history
     base = next((t for t in history.scored if t.kind == "base"), None)
@@ -93,9 +93,7 @@ def _conclude(plan: "Plan", result: "Result", journal: "Journal", executor: "Exe
     if result.champion is not None and result.champion.kind == "base":
         view.say("nothing beats the base on the search split: the base stays the champion", "yellow")
     elif result.champion is not None:
-        from lamdagent.champion import register
-
-        view.say(register(result.champion, history, journal, executor, plan), "green")
+        view.say(result.registered, "green")
     from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.leaderboard import leaderboard_path
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lamdagent.card import model_card
 from lamdagent.errors import UserError
-from lamdagent.execution.executor import Executor, Failed, Job, Update
+from lamdagent.execution.executor import Failed, Job
+from lamdagent.flight import Flight
 from lamdagent.plan import Plan
 from lamdagent.rebuild.folder import write
 from lamdagent.tracking.journal import Journal
@@ -17,7 +18,7 @@ from lamdagent.trial import History, Trial
 REGISTER_S = 3600.0
 
 
-def register(champion: Trial, history: History, journal: Journal, executor: Executor, plan: Plan) -> str:
+def register(champion: Trial, history: History, journal: Journal, flight: Flight, plan: Plan) -> str:
     """Write card and commands, register the weights; lines for the user, also when the registry refused."""
     assert champion.model is not None
     name = plan.config.tracking.registered_model or re.sub(r"[/:]+", "-", plan.config.tracking.experiment)
@@ -35,14 +36,12 @@ def register(champion: Trial, history: History, journal: Journal, executor: Exec
         "card": card,
     }
     job = Job(f"register {champion.run_id}", "lamdagent.tracking.champion:register", arguments, REGISTER_S)
-    executor.submit(job)
-    while (event := executor.next_event(5.0)) is None or isinstance(event, Update):
-        continue
+    ended = next(flight.each([job]))
     said = f"champion: {champion.model.name}"
-    if isinstance(event, Failed):
-        said += f"; the registry refused it: {event.reason}"
+    if isinstance(ended, Failed):
+        said += f"; the registry refused it: {ended.reason}"
     else:
-        said += f", registered as models:/{name}@{CHAMPION_ALIAS} (version {event.value})"
+        said += f", registered as models:/{name}@{CHAMPION_ALIAS} (version {ended.value})"
     return f"{said}\n{_commands(champion, history, journal, plan)}"
 
 

@@ -19,6 +19,11 @@ class Landing:
     phase: str
     """Its last `Progress.phase`; empty when it never came to one."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether the worker was lost, and perhaps not by the job's fault."""
+        return isinstance(self.ended, Failed) and self.ended.kind == "lost_worker"
+
 
 class Flight:
     """Starts jobs and waits for whichever ends first."""
@@ -62,8 +67,11 @@ class Flight:
                 return Landing(self._running.pop(event.job_id), event, self._phases.pop(event.job_id, ""))
 
     def each(self, jobs: Iterable[Job]) -> Iterator[Finished | Failed]:
-        """Go through `jobs`, as many at once as fit; one is asked for only when there is room for it."""
-        waiting, more = iter(jobs), True
+        """Go through `jobs`, as many at once as fit; one is asked for only when there is room for it.
+
+        One that loses its worker is started once more: somebody may just have killed it.
+        """
+        waiting, more, again = iter(jobs), True, set[str]()
         while more or self._running:
             while more and self.free:
                 job = next(waiting, None)
@@ -71,4 +79,9 @@ class Flight:
                 if job is not None:
                     self.launch(job)
             if self._running:
-                yield self.land().ended
+                landing = self.land()
+                if landing.lost and landing.job.id not in again:
+                    again.add(landing.job.id)
+                    self.launch(landing.job)
+                else:
+                    yield landing.ended

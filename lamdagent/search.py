@@ -14,6 +14,7 @@ from typing import Any
 
 from lamdagent.actions.action import Action
 from lamdagent.budget import Budget
+from lamdagent.champion import register
 from lamdagent.enumeration import ActionSpace
 from lamdagent.errors import LamdagentError, SearchStopped, UserError
 from lamdagent.execution.executor import Executor, Failed, Finished, Job
@@ -42,6 +43,8 @@ class Result:
     history: History
     champion: Trial | None
     """Best on the search split; a base model when nothing beats it."""
+    registered: str
+    """For the user: where the champion lives on; empty when it is a base."""
     reason: str
     """Why it ended."""
 
@@ -104,8 +107,9 @@ class Search:
             self._test(reason)
             history = self.history()
             champion = history.scored[0] if history.scored else None
+            registered = self._register(champion, history)
             status, why = "FINISHED", ""
-            return Result(history, champion, reason)
+            return Result(history, champion, registered, reason)
         except KeyboardInterrupt:
             status, why = "KILLED", "interrupted by the user"
             raise
@@ -382,6 +386,12 @@ class Search:
             initial = next((m for m in self.models if m.fingerprint == model.fingerprint), model)
             self.view.begin(f"test {model.name}", history.scored[0].score, self.budget, job=run_id)
             yield self.jobs.scoring(run_id, initial, "test")
+
+    def _register(self, champion: Trial | None, history: History) -> str:
+        """The search has not ended before its winner is where others find it."""
+        if champion is None or champion.kind == "base":
+            return ""
+        return register(champion, history, self.journal, self.flight, self.plan)
 
     def _reserve_s(self, history: History) -> float:
         """What the final test will take: the bases' evaluations, scaled to the test split."""

@@ -52,6 +52,13 @@ def vanish(report):
     os._exit(3)
 
 
+def vanishes_once(report, *, path):
+    if Path(path).exists():
+        return "there"
+    Path(path).touch()
+    os._exit(3)
+
+
 def segfault(report):
     import ctypes
 

@@ -77,6 +77,15 @@ class TestFlight:
         ended = list(flight.each([job("bad", "vanish"), job("good", "add", a=1, b=1)]))
         assert {e.job_id: type(e) for e in ended} == {"bad": Failed, "good": Finished}
 
+    def test_a_lost_worker_costs_one_more_try(self, executor: Several, tmp_path: Path) -> None:
+        flight = Flight(executor, plain()[0], lambda: None)
+        jobs = [job("struck", "vanishes_once", path=str(tmp_path / "seen")), job("other", "add", a=1, b=1)]
+        ended = {e.job_id: e for e in flight.each(jobs)}
+        assert {name: e.value for name, e in ended.items() if isinstance(e, Finished)} == {
+            "struck": "there",
+            "other": 2,
+        }
+
 
 def test_plain_lines_say_whose_progress_it_is() -> None:
     view, file = plain()

@@ -424,7 +424,8 @@ class TestFaultyActions:
         again = [
             (tag(run, "fingerprint"), tag(run, "reason")) for run in of_kind(runs_of(tmp_path, "faults"), "action")
         ]
-        assert again == [(tag(run, "fingerprint"), tag(run, "reason")) for run in faults.actions][:5]
+        assert len(again) >= 5, "a lost worker is no trial"
+        assert again == [(tag(run, "fingerprint"), tag(run, "reason")) for run in faults.actions][: len(again)]
 
     def test_another_experiment_uses_what_is_finished_and_runs_the_rest_inline(self, faults: Done) -> None:
         more = "actions.nudge.hyperparameters.amount=[0.1,0.2,0.3,0.4]"

@@ -226,7 +226,7 @@ def _connect(address: str | None) -> Any:
         raise UserError("execution=ray: Ray is not installed; pip install 'lamdagent[ray]'") from None
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ours = signal.getsignal(signal.SIGTERM)
-    local = {} if address else {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+    local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar
@@ -11,7 +11,7 @@ from lamdagent.execution.retry import MICRO
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model, Origin
 from lamdagent.tracking import schema
-from lamdagent.tracking.records import RunRecord
+from lamdagent.tracking.records import RunRecord, parents_of
 from lamdagent.trial import History, Status, Trial
 
 STATUS: Mapping[str, Status] = {"FINISHED": "finished", "RUNNING": "running", "SCHEDULED": "running"}
@@ -28,22 +28,37 @@ def build_history(
     tasks: Sequence[Task],
     reflection: str = "",
 ) -> History:
-    """All base and action runs as trials, oldest first; scores of tasks that have changed since are left out."""
+    """All base and action runs as trials, oldest first, yet none before its parents, whatever their clocks said.
+
+    Scores of tasks that have changed since are left out.
+    """
     known_types = {t.name: t for t in types}
     known_data = {d.name: d for d in datasets}
     models: dict[str, Model] = {}
     trials = []
-    for record in sorted(records, key=lambda r: (r.start_ms, r.run_id)):
+    for record, parents in _parents_first(records):
         kind = record.tags.get(schema.KIND)
-        if kind not in ("base", "action"):
-            continue
-        parents = tuple(_json(record.tags.get(schema.PARENTS), []))
         action = _action(record, parents, models, known_types, known_data) if kind == "action" else None
         trial = _trial(record, parents, action, tasks)
         if trial.model:
             models[record.run_id] = trial.model
         trials.append(trial)
     return History(tuple(trials), reflection)
+
+
+def _parents_first(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, tuple[str, ...]]]:
+    """Base and action runs with their parents' ids, oldest first, but a run that seems older than a parent after it."""
+    trials = [r for r in records if r.tags.get(schema.KIND) in ("base", "action")]
+    waiting = {r.run_id: (r, tuple(parents_of(r))) for r in sorted(trials, key=lambda r: (r.start_ms, r.run_id))}
+    while waiting:
+        below = [next(iter(waiting))]
+        while below:
+            run_id = below[-1]
+            parent = next((p for p in waiting[run_id][1] if p in waiting and p not in below), None)
+            if parent is None:
+                yield waiting.pop(below.pop())
+            else:
+                below.append(parent)
 
 
 def tried_fingerprints(history: History) -> set[str]:

@@ -173,7 +173,8 @@ class RunCache:
             return
         self._stamp, self._asked = stamp, now
         open_before = [run_id for run_id, record in runs.items() if record.status == "RUNNING"]
-        self._read_started(max((r.start_ms for r in runs.values()), default=0))
+        # Not from a time that has not come yet: a clock that was wrong for a moment would hide all that is new.
+        self._read_started(min(max((r.start_ms for r in runs.values()), default=0), int(time.time() * 1000)))
         asked = partial(ask, self._client, self._experiment_id)
         for some in range(0, len(open_before), 100):
             wanted = open_before[some : some + 100]

@@ -14,7 +14,7 @@ from lamdagent.tracking import claims, lineage, moved, schema, weights
 from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri, sqlite_file
 from lamdagent.tracking.leaderboard import leaderboard_path, save_leaderboard
 from lamdagent.tracking.lineage import ModelEntry
-from lamdagent.tracking.owner import of_this_host, provably_dead, this_process
+from lamdagent.tracking.owner import Watch, of_this_host, provably_dead, this_process
 from lamdagent.tracking.records import OURS, RunCache, RunRecord, ask, record_of
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ MAX_TAG = 8000
 """Characters that MLflow keeps of a tag."""
 MAX_TRIALS = 10_000
 """Most trials of one search that are counted."""
-SILENCE_MS = 15 * 60 * 1000
+SILENCE_S = 15 * 60.0
 """A search of another host that gave no sign of life for so long counts as dead; clocks may differ by minutes."""
 
 
@@ -49,6 +49,7 @@ class Store:
         self.moved_from = self._follow() if self.uri.startswith("sqlite") else None
         """The folder that an SQLite file was in when its artifacts were written, where they have been found again."""
         self._cache = RunCache(self.client, self.experiment_id)
+        self._watch = Watch()
         self._artifacts: dict[str, str] = {}
 
     # Searches ----------------------------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ class Store:
             return provably_dead(owner)
         search = record_of(self.client.get_run(record.search_run_id or record.run_id))
         seen = int(search.tags.get(schema.ALIVE) or search.start_ms)
-        return int(_now()) - max(seen, record.start_ms) > SILENCE_MS
+        return self._watch.silent_s(search.run_id, seen) > SILENCE_S
 
     # Inside ------------------------------------------------------------------------------------------------------
 
