@@ -1,10 +1,12 @@
 """`python -m lamdagent [command] +experiment=<name> key=value ...`: compose, check, do. Heavy imports wait.
 
-Exit codes: 0 done, 2 the user's input is wrong (one message, no traceback), 70 a fault of ours (traceback),
-75 failures in a row stopped the search (what to mend is said; the same command goes on), 130 interrupted.
+Exit codes: 0 done, 1 a rebuild gave another model, 2 the user's input is wrong (one message, no traceback), 70 a fault
+of ours (traceback), 75 failures in a row or a full disk stopped the search (what to mend is said; the same command goes
+on), 130 interrupted.
 """
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lamdagent.config import conf_folder
-from lamdagent.errors import SearchStopped, UserError
+from lamdagent.errors import NotRebuilt, SearchStopped, UserError
 
 COMMANDS = {
     "history": """python -m lamdagent history [+experiment=NAME] [key=value ...] [--json]
@@ -29,7 +31,22 @@ what is skipped and why, which models would join the pool. Runs nothing and writ
   --json                                               the same for machines, on standard output
 
 Ready-made sources: trl, transformers, params, lamdagent (conf/source); several of a kind under names of yours:
-+source@memory.sources.first=trl +source@memory.sources.second=trl"""
++source@memory.sources.first=trl +source@memory.sources.second=trl""",
+    "prune": """python -m lamdagent prune +experiment=NAME [key=value ...] [dry_run=true]
+
+Deletes the weights that nothing needs: of models that are neither among the best, nor on the Pareto front of the tasks,
+nor an ancestor of one of these, nor tested, registered, or in use by any run. Their runs, scores, recipes and adapters
+stay. Shows what stays and why; give it the overrides of the search.
+
+  dry_run=true                 only shows it
+  retention.keep_best=20       so many of the best stay
+  retention.automatic=true     for a search: the same after each of its actions""",
+    "rebuild": """python -m lamdagent rebuild RUN_ID [tracking.uri=...] [execution=...]
+
+Makes deleted weights again, from the store alone, with the recipe of the run and the settings of its search, and puts
+them back only when they are proven: the same by checksum, else with scores within noise. Start it in the folder that
+the search was started in, so that datasets and functions are found again; models that it starts from and that are
+deleted too are made again first, and not kept.""",
 }
 """First argument -> its help. Without a command, a search is started."""
 
@@ -53,6 +70,9 @@ def _guarded(command: str, flags: Sequence[str], node: DictConfig) -> None:
     except SearchStopped as stopped:
         print(f"lamdagent: {stopped}", file=sys.stderr)
         raise SystemExit(75) from None
+    except NotRebuilt as error:
+        print(f"lamdagent: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("lamdagent: interrupted; the same command goes on from the store", file=sys.stderr)
         raise SystemExit(130) from None
@@ -66,18 +86,28 @@ def _do(command: str, flags: Sequence[str], node: DictConfig) -> None:
         from lamdagent import explain
 
         explain.start(node, "--json" in flags)
-        return
-    from lamdagent import app
+    elif command == "prune":
+        from lamdagent import prune
 
-    app.start(node)
+        prune.start(node)
+    elif command == "rebuild":
+        from lamdagent.rebuild import again
+
+        again.start(node, [word for word in flags if not word.startswith("-")])
+    else:
+        from lamdagent import app
+
+        app.start(node)
 
 
 def _split(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
-    """Command, its flags, and what is left for Hydra."""
+    """Command, its own words and flags, and what is left for Hydra."""
     if not arguments or arguments[0] not in COMMANDS:
         return "", [], list(arguments)
-    flags = [a for a in arguments[1:] if a in ("--json", "--help", "-h")]
-    return arguments[0], flags, [a for a in arguments[1:] if a not in flags]
+    ours = [a for a in arguments[1:] if a in ("--json", "--help", "-h")]
+    if arguments[0] == "rebuild":
+        ours += [a for a in arguments[1:2] if re.fullmatch(r"\w+", a)]
+    return arguments[0], ours, [a for a in arguments[1:] if a not in ours]
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def start(node: DictConfig) -> None:
     Raises:
         UserError: before any compute, with every fault that can be told by then.
     """
-    _quiet()
+    quiet_libraries()
     config = read(node)
     from lamdagent.plan import make_plan
 
@@ -36,6 +36,7 @@ def start(node: DictConfig) -> None:
     from lamdagent.terminal import Terminal
 
     view = Terminal()
+    view.say_warnings()
     try:
         _search(plan, OmegaConf.to_yaml(node, resolve=True), view)
     finally:
@@ -60,10 +61,15 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
         agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
         view.say(f"lamdagent: {agent.name}")
         view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
+        if found := store.courier.take_over():
+            view.say(f"{found} writes of earlier searches had waited for this store and are done first", "yellow")
         if store.moved_from is not None:
             view.say(f"the store was moved here from {store.moved_from}; its artifacts' addresses follow", "yellow")
-        result = Search(plan, journal, executor, agent, view, stop).run()
-        _conclude(plan, result, journal, view)
+        search = Search(plan, journal, executor, agent, view, stop)
+        _conclude(plan, search.run(), journal, view)
+        if not search.settled():
+            count = len(store.courier.waiting)
+            view.say(f"{count} writes wait in {store.courier.folder}; the next start writes them", "yellow")
     finally:
         executor.close()
 
@@ -98,7 +104,7 @@ def _conclude(plan: "Plan", result: "Result", journal: "Journal", view: "Termina
     from lamdagent.tracking.leaderboard import leaderboard_path
 
     uri = hide_password(journal.store.uri)
-    page = leaderboard_path(journal.store.experiment_id, journal.search_run_id)
+    page = leaderboard_path(journal.store.experiment_id, journal.store.real(journal.search_run_id))
     where = "" if uri == f"sqlite:///{os.getcwd()}/mlflow.db" else f" --backend-store-uri {uri}"
     if uri.startswith("http"):
         view.say(f"look at it: {uri}/{page}")
@@ -106,7 +112,7 @@ def _conclude(plan: "Plan", result: "Result", journal: "Journal", view: "Termina
         view.say(f"look at it: mlflow ui{where}\n  and open http://127.0.0.1:5000/{page}")
 
 
-def _quiet() -> None:
+def quiet_libraries() -> None:
     """Settings that libraries read at their import, here and in the worker."""
     for key, value in {
         "TOKENIZERS_PARALLELISM": "false",
@@ -115,6 +121,7 @@ def _quiet() -> None:
         "TRANSFORMERS_VERBOSITY": "error",
         "DATASETS_VERBOSITY": "error",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }.items():
         os.environ.setdefault(key, value)

@@ -173,6 +173,16 @@ class MemoryConfig:
 
 
 @dataclass
+class RetentionConfig:
+    """Which weights stay. Scores, recipes and adapters always do, and a deleted model can be made again."""
+
+    keep_best: int = 10
+    """So many of the best models keep their weights, besides those that anything rests on (retention.py)."""
+    automatic: bool = False
+    """Delete after each action; else only `python -m lamdagent prune` does."""
+
+
+@dataclass
 class EvaluationConfig:
     """How models are scored."""
 
@@ -254,6 +264,9 @@ class ActionConfig:
     """Change it when the function would make another model from the same inputs."""
     timeout_minutes: float = 240.0
     """An action that runs longer is ended as failed."""
+    accelerate: Any = None
+    """Train over several processes: accelerate's launch configuration, such as {num_processes: 8}, or a file that
+    `accelerate config` made; null = in the worker process."""
 
 
 @dataclass
@@ -291,6 +304,7 @@ class Config:
     agent: AgentConfig = field(default_factory=AgentConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     models: dict[str, ModelConfig] = field(default_factory=dict)
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
@@ -309,6 +323,7 @@ SECTIONS: dict[str, type] = {
     "agent": AgentConfig,
     "execution": ExecutionConfig,
     "memory": MemoryConfig,
+    "retention": RetentionConfig,
     "evaluation": EvaluationConfig,
 }
 MAPPINGS = ("trl", "transformers", "params", "lamdagent")

@@ -159,6 +159,7 @@ class ActionSpace:
             seed=self.seed,
             data_fraction=self.data_fraction,
             choices=action_type.choices,
+            processes=action_type.processes,
         )
 
     def _families(self, action_type: ActionType) -> list[dict[str, list[Any]]]:

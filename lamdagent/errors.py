@@ -6,6 +6,7 @@ LamdagentError
 ├── IllegalAction      an action that the space does not offer (a policy's mistake, never fatal)
 ├── LLMUnavailable     the agent LLM gave no reply within its bounds (never fatal: the fallback policy decides)
 ├── ActionFailed       the action ran and gave no usable model: recorded as a FAILED run, the search goes on
+├── NotRebuilt         deleted weights could not be made again as they were: nothing was put back
 └── SearchStopped      the surroundings fail every action: a person has to mend them, then the search goes on
 """
 
@@ -52,5 +53,9 @@ class ActionFailed(LamdagentError):
         super().__init__(reason)
 
 
+class NotRebuilt(LamdagentError):
+    """A rebuild that failed or gave another model; the message says how, and nothing was put back."""
+
+
 class SearchStopped(LamdagentError):
-    """Failures in a row say that no action can work now; the message says what to mend. Nothing is lost."""
+    """No action can work now: failures in a row or a full disk; the message says what to mend. Nothing is lost."""

@@ -6,7 +6,7 @@ from lamdagent.actions.action import Action
 from lamdagent.execution.executor import Failed
 
 ADVICE = {
-    "no_space": "free some space where the store's artifacts and the temporary folder are",
+    "no_space": "free some space where artifacts and temporary files are (`python -m lamdagent prune` finds some)",
     "lost_worker": "look for what ends the worker: the machine's memory and drivers, a queue's limits",
     "bad_data": "mend the dataset or take it out of `datasets`",
     "error": "mend what it says; failure.txt on the failed runs has the traceback",

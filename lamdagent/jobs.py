@@ -25,6 +25,7 @@ class Jobs:
         self._plan = plan
         self._journal = journal
         self._work = work
+        self._outputs: dict[str, Path] = {}
 
     def gpus(self) -> Job:
         """How many GPUs an action uses here."""
@@ -45,15 +46,18 @@ class Jobs:
             LamdagentError: the weights of an input cannot be had.
         """
         kind = self.type_of(action)
+        folders = {model: self._journal.folder(model) for model in action.models}
         arguments = {
             "run_id": run_id,
             "function": kind.function,
-            "inputs": inputs_of(action, kind, self._journal.folder),
+            "inputs": inputs_of(action, kind, folders.__getitem__),
+            "checksums": {folder: model.sha256 for model, folder in folders.items()},
             "seed": action.seed,
             "data_fraction": action.data_fraction,
             "tasks": self._plan.tasks,
             "batch_size": self._plan.config.evaluation.batch_size,
             "output": str(self.output(run_id)),
+            "accelerate": dict(kind.accelerate),
         }
         return Job(run_id, "lamdagent.execution.work:make", arguments, limit_s)
 
@@ -70,7 +74,8 @@ class Jobs:
 
     def output(self, run_id: str) -> Path:
         """Where the worker leaves files: beside the artifacts when they are local, so that a rename publishes them."""
-        folder = self._journal.staging(run_id) or self._work / run_id
+        # Once and for all: in an outage nobody can tell where the artifacts will be.
+        folder = self._outputs.setdefault(run_id, self._journal.staging(run_id) or self._work / run_id)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lamdagent import launching
 from lamdagent.actions.action import ActionType, Scalar, Slot
 from lamdagent.config import ActionConfig, Config, SlotConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
@@ -56,7 +57,8 @@ def make_plan(config: Config) -> Plan:
         ConfigError: with every fault at once: files, columns, functions, ranges, actions that can never run.
     """
     faults = list(_ranges(config))
-    types = _each(faults, config.actions, _action_type)
+    types = launching.checked(_each(faults, config.actions, _action_type), faults)
+    faults += launching.cluster_faults(types, config.execution)
     datasets = _each(faults, config.datasets, load_dataset)
     tasks = _each(faults, config.tasks, _task)
     faults += source_faults(config)
@@ -131,6 +133,7 @@ def _least(config: Config) -> Iterator[str]:
         "search.max_depth": (config.search.max_depth, 1),
         "search.failures_in_a_row": (config.search.failures_in_a_row, 1),
         "memory.tokens": (config.memory.tokens, 100),
+        "retention.keep_best": (config.retention.keep_best, 1),
         "execution.cpus": (config.execution.cpus, 0.01),
         "execution.gpus": (config.execution.gpus, 0),
         "execution.at_once": (config.execution.at_once, 1),
@@ -207,6 +210,7 @@ def _action_type(name: str, settings: ActionConfig) -> ActionType:
         paper=settings.paper,
         version=settings.version,
         timeout_minutes=settings.timeout_minutes,
+        accelerate=launching.read(f"actions.{name}.accelerate", settings.accelerate),
     )
 
 

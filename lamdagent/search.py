@@ -25,15 +25,19 @@ from lamdagent.flight import Flight, Landing
 from lamdagent.interruption import Interruption
 from lamdagent.jobs import Jobs
 from lamdagent.memory.foreign import Ours, known_names, seeded
-from lamdagent.memory.history import RETRYABLE, build_history, tried_fingerprints
+from lamdagent.memory.history import RETRYABLE, Histories, tried_fingerprints
 from lamdagent.memory.text import memory_text
 from lamdagent.objects.model import Model, Origin
 from lamdagent.plan import Plan
 from lamdagent.selection.agent import Agent
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.terminal import Terminal
+from lamdagent.tracking.housekeeping import Housekeeping
 from lamdagent.tracking.journal import Journal
 from lamdagent.trial import History, Trial
+
+LAST_CHANCE_S = 600.0
+"""How long a search that is done waits for its store."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Result:
 
     history: History
     champion: Trial | None
-    """Best on the search split; a base model when nothing beats it."""
+    """Best on the search split of all that have their weights; a base model when nothing beats it."""
     registered: str
     """For the user: where the champion lives on; empty when it is a base."""
     reason: str
@@ -77,11 +81,14 @@ class Search:
         self.flight = Flight(executor, view, journal.sign_of_life)
         self.agent = agent
         self.view = view
+        self._histories = Histories(plan.types, plan.datasets, plan.tasks)
+        self.house = Housekeeping(journal.store, plan)
         self.budget = Budget(plan.config.budget, at_once=executor.capacity)
         self.streak = Streak(plan.config.search.failures_in_a_row)
         self.halt = ""
         """Why the search must stop once everything has landed; empty while it need not."""
         self.stop = stop or Interruption()
+        self._patience_s = LAST_CHANCE_S
         self.models: tuple[Model, ...] = ()
         self.open: dict[str, _Open] = {}
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
@@ -92,7 +99,7 @@ class Search:
 
         Raises:
             UserError: an initial model cannot be read or scored.
-            SearchStopped: failures in a row say that no action can work now; what else was in flight has landed.
+            SearchStopped: no action can work now; what else was in flight has landed.
             KeyboardInterrupt: the user has ended it; nothing is left open.
         """
         status, why = "FAILED", "ended by an error"
@@ -106,7 +113,7 @@ class Search:
             reason = self._loop()
             self._test(reason)
             history = self.history()
-            champion = history.scored[0] if history.scored else None
+            champion = next((trial for trial in history.scored if not trial.pruned), None)
             registered = self._register(champion, history)
             status, why = "FINISHED", ""
             return Result(history, champion, registered, reason)
@@ -125,7 +132,7 @@ class Search:
     def history(self) -> History:
         """Everything the store knows now, other processes' results included, and what the last look at others' said."""
         plan = self.plan
-        own = build_history(self.journal.records(), plan.types, plan.datasets, plan.tasks, self.journal.reflection)
+        own = self._histories.history(self.journal.records(), self.journal.reflection)
         if not plan.config.memory.sources:
             return own
         base = own.by_model.get(self.models[0].fingerprint) if self.models else None
@@ -257,6 +264,10 @@ class Search:
         self.journal.spent(self.budget.spent)
         if self.stop.requested or self._done(decision, text):
             return self._ending()
+        if problem := self.house.no_room(decision.action, history, self.journal.search_run_id):
+            if not self.flight:  # else what lands may make room
+                self.halt = problem
+            return problem
         if run_id := self.journal.begin_action(decision, self.plan, text, history):
             self.budget.trials += 1
             self.open[run_id] = _Open(decision.action)
@@ -292,10 +303,10 @@ class Search:
 
     def _action_ended(self, landing: Landing) -> None:
         """Close the run of an action, unless it gets a second try."""
-        ended = self._spend(landing.ended)
-        run = self.open[ended.job_id]
+        run = self.open[landing.job.id]
         action = run.making
         assert isinstance(action, Action)
+        ended = self._spend(landing.ended, self.jobs.type_of(action).processes)
         if run.first is not None:
             ended = both(run.first, ended)
         elif isinstance(ended, Failed) and (smaller := with_less_memory(landing.job, ended, landing.phase)):
@@ -324,14 +335,15 @@ class Search:
         else:
             if ended.kind in RETRYABLE:
                 self.budget.trials -= 1  # as after a restart: the same turn again
+            shutil.rmtree(self.jobs.output(ended.job_id), ignore_errors=True)
             self.journal.fail(ended.job_id, ended)
             self._show(action)
             self.halt = self.halt or self.streak.failed(action, ended)
         self._reflect(ended.job_id)
 
-    def _spend(self, ended: Finished | Failed) -> Finished | Failed:
-        """Count what a job has cost, whatever it gave."""
-        self.budget.gpu_seconds += ended.seconds * self.budget.gpus
+    def _spend(self, ended: Finished | Failed, processes: int = 1) -> Finished | Failed:
+        """Count what a job has cost, whatever it gave; it holds a GPU for each of its `processes` until its end."""
+        self.budget.gpu_seconds += ended.seconds * self.budget.gpus * processes
         self.journal.spent(self.budget.spent)
         return ended
 
@@ -343,7 +355,8 @@ class Search:
         history = self.history()
         running = len([run for run in self.open.values() if isinstance(run.making, Action)])
         self.journal.progress(history, self.budget.trials - running)
-        self.view.trial(history.by_run[run_id], history, history.base_score())
+        self.view.trial(history.by_run[self.journal.store.real(run_id)], history, history.base_score())
+        self.house.after(history, self.view.say)
 
     def _show(self, action: Action) -> None:
         history = self.history()
@@ -363,7 +376,7 @@ class Search:
     def _test(self, reason: str) -> None:
         """Score the best few and the bases on the split that steered nothing."""
         history = self.history()
-        best = [t for t in history.scored if t.kind == "action"][: self.plan.config.search.test_top]
+        best = [t for t in history.scored if t.kind == "action" and not t.pruned][: self.plan.config.search.test_top]
         bases = [t for m in self.models if (t := history.by_model.get(m.fingerprint))]
         if not best:
             return
@@ -391,7 +404,18 @@ class Search:
         """The search has not ended before its winner is where others find it."""
         if champion is None or champion.kind == "base":
             return ""
+        if not self.settled():
+            return f"champion: {champion.run_id}, not registered while the store is away"
         return register(champion, history, self.journal, self.flight, self.plan)
+
+    def settled(self) -> bool:
+        """Wait for a store that is away, some minutes in all; whether it has got everything."""
+        courier = self.journal.store.courier
+        patience_s, self._patience_s = (self._patience_s, 0.0) if courier.waiting else (0.0, self._patience_s)
+        if patience_s:
+            text = f"the store does not answer; waiting up to {patience_s / 60:.0f} minutes (Ctrl-C: later)"
+            self.view.say(text, "yellow")
+        return courier.settle(patience_s)
 
     def _reserve_s(self, history: History) -> float:
         """What the final test will take: the bases' evaluations, scaled to the test split."""
@@ -432,8 +456,8 @@ def pending(history: History) -> tuple[Action, ...]:
 
 
 def action_space(plan: Plan, models: Sequence[Model], history: History) -> ActionSpace:
-    """The legal actions over `models`, what the history's actions made, and others' models that are at hand."""
-    made = [t.model for t in history.actions if t.model and t.score]
+    """The legal actions over `models`, what the history's actions made and still has weights, and others' at hand."""
+    made = [t.model for t in history.actions if t.model and t.score and not t.pruned]
     others = [t.model for t in history.foreign if t.model and t.model.location and not t.model.initial]
     unique = {m.fingerprint: m for m in [*models, *others, *made]}
     return ActionSpace(

@@ -1,5 +1,6 @@
 """What the user sees while a search runs: one line per finished thing, and on a terminal a live line below them."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,12 @@ class Terminal:
         self._lines: dict[str, _Line] = {}
         if self.console.is_terminal:
             self._progress.start()
+
+    def say_warnings(self) -> None:
+        """Say what this package logs as a warning, too: Hydra has switched every other way out off."""
+        logger = logging.getLogger("lamdagent")
+        logger.handlers = [_Warnings(self)]
+        logger.setLevel(logging.WARNING)
 
     def say(self, text: str, style: str = "") -> None:
         """One line."""
@@ -125,3 +132,14 @@ class Terminal:
 
 def _gain(score: Score | None, base: Score | None) -> str:
     return f"{score.value - base.value:+.3f}" if score and base else "-"
+
+
+class _Warnings(logging.Handler):
+    """Log records as lines."""
+
+    def __init__(self, view: Terminal) -> None:
+        super().__init__()
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._view.say(record.getMessage(), "yellow")

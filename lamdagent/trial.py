@@ -47,6 +47,8 @@ class Trial:
     """The search run that it belongs to."""
     name: str = ""
     """Of the MLflow run."""
+    pruned: bool = False
+    """Its weights were deleted (see retention.py): it still tells, but is no input any more."""
     source: str = ""
     """Whose run it is: a name under `memory.sources`; empty when it is ours."""
 

@@ -9,13 +9,18 @@ server (it comes back on its port within seconds). At most one worker is killed 
 that the action is to blame. When a search has ended, its store is held against a search of the same seed that nobody
 disturbed:
 
-- every action that was seen finished is still there, and none is there twice
-- no run is RUNNING
-- every model of the pool is whole: all its tensors can be read
-- the same actions were chosen in the same order, with the same scores, and the same champion is registered
+- `lost`: an action that was seen finished is not there any more, or something still waits for the store
+- `duplicated`: an action has been done twice
+- `left_running`: a run is RUNNING
+- `broken`: a model of the pool is not whole: its tensors do not have the checksum that its run names
+- `different`: other actions were chosen, in another order or with other scores, or another champion is registered
+- `unfinished`: it did not come to its end
 
-`--seed` repeats the choice of victims and of pauses, not the moments in the code that they hit. The last line is one
-JSON object with the figures; exit code 1 when anything was lost.
+    .venv/bin/python scripts/soak.py --kills 2 --per-search 1 --victims server --away 60 60 --after 3
+
+stops the server for a minute in the middle of each of two searches. `--seed` repeats the choice of victims and of
+pauses, not the moments in the code that they hit. The last line is one JSON object with how often each was found; exit
+code 1 when anything was.
 """
 
 import argparse
@@ -41,17 +46,20 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from lamdagent.tracking.schema import CHAMPION_ALIAS, FINGERPRINT, KIND, MODEL_FOLDER
+from lamdagent.objects.checksum import check
+from lamdagent.tracking.outbox import ENTRY
+from lamdagent.tracking.schema import CHAMPION_ALIAS, FINGERPRINT, KIND, MODEL_FOLDER, WEIGHTS_SHA256
 
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 PATIENCE_S = 1800.0
 """No disturbed search takes longer."""
-AWAY_S = (1.0, 10.0)
-"""How long a killed server stays away."""
-PAUSE_S = (2.0, 20.0)
+PAUSE_S = (1.0, 12.0)
 """Between two kills."""
 EXPERIMENT = "lamdagent-smoke"
 VICTIMS = ("driver", "worker", "server")
+KINDS = ("lost", "duplicated", "left_running", "broken", "different", "unfinished")
+Fault = tuple[str, str]
+"""One of `KINDS`, and what it is about."""
 
 
 class Server:
@@ -145,17 +153,19 @@ class Told:
 
     kills: Counter[str] = field(default_factory=Counter)
     codes: Counter[int] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
 
 class Soak:
     """One search that is disturbed, in a store of its own: a finished result elsewhere would stand for its action."""
 
-    def __init__(self, folder: Path, seed: int, rng: random.Random) -> None:
+    def __init__(self, folder: Path, seed: int, rng: random.Random, options: argparse.Namespace) -> None:
         """Start the server."""
+        self.victims, self.away_s, self.after = options.victims, options.away, options.after
         self.seed = seed
         self.rng = rng
         self.folder = folder
+        self.cache = made(folder / "cache")
         self.server = Server(folder)
         self.told = Told()
         self.seen: set[str] = set()
@@ -174,16 +184,18 @@ class Soak:
                 self.told.codes[code] += 1
                 if code == 0:
                     return
-                say(f"  the driver ended with {code}: {' '.join(driver.lines[-2:]).strip()[:300]}")
+                said = driver.lines[-2:] if code != 70 else driver.lines  # 70 comes with a traceback
+                say(f"  the driver ended with {code}: {''.join(said).strip()}")
                 driver = self.driver()
-            elif not spent:
+            elif not spent and self.far(driver):
                 driver = self.strike(driver)
         driver.process.kill()
-        self.told.faults.append(f"not at its end after {PATIENCE_S:g} s: {''.join(driver.lines[-5:])}")
+        self.told.faults.append(("unfinished", f"after {PATIENCE_S:g} s: {''.join(driver.lines[-5:])}"))
 
     def driver(self) -> Driver:
         """Start the search, or go on with it."""
-        return Driver(command(self.seed), self.folder, {"MLFLOW_TRACKING_URI": self.server.uri})
+        settings = {"MLFLOW_TRACKING_URI": self.server.uri, "LAMDAGENT_CACHE": str(self.cache)}
+        return Driver(command(self.seed), self.folder, settings)
 
     def ended(self, driver: Driver, pause_s: float) -> int | None:
         """The driver's exit code, if it ends within so long."""
@@ -192,9 +204,14 @@ class Soak:
         except subprocess.TimeoutExpired:
             return None
 
+    def far(self, driver: Driver) -> bool:
+        """Whether the search has come to the action from which on it may be disturbed."""
+        number = driver.doing.removeprefix("> ").partition("/")[0]
+        return self.after <= (int(number) if number.isdigit() else 0)
+
     def strike(self, driver: Driver) -> Driver:
         """Kill one of the three; the driver that goes on."""
-        victim, away = self.rng.choice(VICTIMS), self.rng.uniform(*AWAY_S)
+        victim, away = self.rng.choice(self.victims), self.rng.uniform(*self.away_s)
         self.look()
         doing, worker = driver.doing, driver.worker()
         if victim == "worker":
@@ -219,35 +236,31 @@ class Soak:
         """Note which actions are finished now."""
         self.seen |= {run.info.run_id for run in finished(runs_in(self.server.uri))}
 
-    def faults(self, calm: "Summary") -> list[str]:
+    def faults(self, calm: "Summary") -> list[Fault]:
         """What it has lost, doubled, left open or done otherwise."""
         runs = runs_in(self.server.uri)
         actions = finished(runs)
-        faults = [f"lost: {run_id}" for run_id in self.seen - {run.info.run_id for run in actions}]
+        faults = [("lost", run_id) for run_id in self.seen - {run.info.run_id for run in actions}]
+        faults += [("lost", f"still waits: {entry.parent}") for entry in self.cache.glob(f"outbox/**/{ENTRY}")]
         twice = Counter(run.data.tags[FINGERPRINT] for run in actions)
-        faults += [f"run twice: {fingerprint}" for fingerprint, times in twice.items() if times > 1]
-        faults += [f"left RUNNING: {run.info.run_id}" for run in runs if run.info.status == "RUNNING"]
-        faults += [fault for run in actions if (fault := self.broken(run))]
+        faults += [("duplicated", fingerprint) for fingerprint, times in twice.items() if times > 1]
+        faults += [("left_running", run.info.run_id) for run in runs if run.info.status == "RUNNING"]
+        faults += [("broken", problem) for run in actions if (problem := self.broken(run))]
         ours = summary(self.server.uri)
-        return faults + [f"other than undisturbed: {ours} != {calm}"] * (ours != calm)
+        return faults + [("different", f"{ours}, undisturbed {calm}")] * (ours != calm)
 
     def broken(self, run: Run) -> str:
         """What is wrong with the weights of a finished action, or an empty string."""
         from mlflow.artifacts import download_artifacts
-        from safetensors import safe_open
 
         with tempfile.TemporaryDirectory() as folder:
             uri = f"runs:/{run.info.run_id}/{MODEL_FOLDER}"
             try:
-                got = Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=self.server.uri))
-                files = sorted(got.rglob("*.safetensors"))
-                for file in files:
-                    with safe_open(file, "pt") as tensors:
-                        for name in tensors.keys():  # noqa: SIM118 - it is no mapping
-                            tensors.get_tensor(name)
+                got = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=self.server.uri)
+                check(Path(got), run.data.tags[WEIGHTS_SHA256])
             except Exception as error:
-                return f"broken model of {run.info.run_id}: {error}"
-        return "" if files else f"no weights of {run.info.run_id}"
+                return f"{run.info.run_id}: {error!r}"
+        return ""
 
 
 Summary = tuple[list[tuple[str, float]], str]
@@ -256,7 +269,7 @@ Summary = tuple[list[tuple[str, float]], str]
 
 def command(seed: int) -> list[str]:
     """What is run."""
-    return ["+experiment=smoke", "agent=random", f"search.seed={seed}", "search.test_top=1"]
+    return ["+experiment=smoke", "agent=random", f"search.seed={seed}", "search.test_top=1", "budget.trials=10"]
 
 
 def undisturbed(folder: Path, seed: int) -> Summary:
@@ -308,13 +321,16 @@ def main() -> None:
     """Kill until `--kills` are spent, judge every search, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="in all")
-    parser.add_argument("--per-search", type=int, default=8, help="most kills in one search")
+    parser.add_argument("--per-search", type=int, default=12, help="most kills in one search")
     parser.add_argument("--searches", type=int, default=3, help="seeds of searches to take turns")
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS)
+    parser.add_argument("--after", type=int, default=0, help="only from this action of a search on")
+    parser.add_argument("--away", nargs=2, type=float, default=(1, 10), help="seconds that a killed server stays away")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     started = time.monotonic()
     rng = random.Random(options.seed)
-    kills, codes, faults, number = Counter[str](), Counter[int](), list[str](), 0
+    kills, codes, faults, number = Counter[str](), Counter[int](), Counter[str](), 0
     calm: dict[int, Summary] = {}
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         while kills.total() < options.kills:
@@ -322,21 +338,22 @@ def main() -> None:
             if seed not in calm:
                 calm[seed] = undisturbed(made(Path(folder, f"calm-{seed}")), seed)
             say(f"search {number + 1}, seed {seed}; {kills.total()} kills so far")
-            soak = Soak(made(Path(folder, f"search-{number}")), seed, rng)
+            soak = Soak(made(Path(folder, f"search-{number}")), seed, rng, options)
             try:
                 soak.run(min(options.per_search, options.kills - kills.total()))
                 found = soak.told.faults or soak.faults(calm[seed])
             finally:
                 soak.server.kill()
-            for fault in found:
-                say(f"  FAULT {fault}")
-            faults += found
+            for kind, about in found:
+                say(f"  FAULT {kind}: {about}")
+            faults.update(kind for kind, _ in found)
             kills += soak.told.kills
             codes += soak.told.codes
             number += 1
     minutes = (time.monotonic() - started) / 60
-    figures = {"kills": kills.total(), **kills, "searches": number, "faults": faults, "minutes": round(minutes, 1)}
-    print(json.dumps(figures | {"exit_codes": {str(code): times for code, times in codes.items()}}))
+    figures = {"kills": kills.total(), "killed": kills, "searches": number, **{kind: faults[kind] for kind in KINDS}}
+    figures |= {"exit_codes": {str(code): times for code, times in codes.items()}, "minutes": round(minutes, 1)}
+    print(json.dumps(figures))
     sys.exit(bool(faults))
 
 

@@ -45,15 +45,25 @@ def auth_settings(folder: Path) -> dict[str, str]:
     }
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def server(
-    folder: Path, prefix: str = "", app: str = "lamdagent", backend: str = "", **environment: str
+    folder: Path,
+    prefix: str = "",
+    app: str = "lamdagent",
+    backend: str = "",
+    port: int = 0,
+    ended_by: signal.Signals = signal.SIGTERM,
+    **environment: str,
 ) -> Iterator[str]:
     """A real server on `backend` or `folder`/mlflow.db, with proxied artifacts; its address, prefix included."""
     options = ["--static-prefix", prefix] if prefix else []
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = port or free_port()
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(
@@ -73,7 +83,7 @@ def server(
                 time.sleep(0.2)
             yield address
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, ended_by)
             process.wait(30)
 
 

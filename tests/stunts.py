@@ -1,5 +1,6 @@
 """Actions for end-to-end tests: a cheap one that works, and what can go wrong with a user's own; see tests/conf."""
 
+import contextlib
 import json
 import os
 import time
@@ -43,6 +44,17 @@ def blocked(folder: Path) -> int:
 def writes(context: Any, *, model: str, amount: float) -> Any:
     """The test decides what `disk` leads to: a file, or a device that is always full."""
     (Path(os.environ[FOLDER]) / "disk").write_text("weights")
+    return nudge(context, model=model, amount=amount)
+
+
+def hoards(context: Any, *, model: str, amount: float) -> Any:
+    mark = context.output.parents[2] / "hoarded"
+    if not mark.exists():
+        mark.touch()
+        with contextlib.suppress(OSError), (context.output.parent / "junk").open("wb") as junk:
+            while True:
+                junk.write(bytes(1 << 12))
+                junk.flush()
     return nudge(context, model=model, amount=amount)
 
 

@@ -178,7 +178,7 @@ def test_a_loss_that_is_no_number_is_a_failure(pico_folder: str, files: dict[str
 @pytest.mark.parametrize(("batch", "micro", "expected"), [(16, 4, 4), (6, 4, 3), (7, 4, 1), (2, 8, 2)])
 def test_the_effective_batch_is_exact(batch: int, micro: int, expected: int) -> None:
     recipe = Recipe(1e-3, 1, 1.0, batch, micro, 128, 0.1, 0, 0, 0)
-    assert recipe.micro == expected
+    assert recipe.micro() == expected
 
 
 def test_smaller_fractions_are_inside_larger_ones(files: dict[str, str], tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from lamdagent.enumeration import ActionSpace
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
 from lamdagent.execution.work import Outcome
-from lamdagent.memory.history import RETRYABLE, build_history, tried_fingerprints
+from lamdagent.memory.history import RETRYABLE, Histories, build_history, tried_fingerprints
 from lamdagent.memory.text import CHARACTERS_PER_TOKEN, LINE, memory_text
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import LONGEST, chain, recipe
 from lamdagent.plan import Plan
 from lamdagent.search import produced
 from lamdagent.selection.policy import Decision
+from lamdagent.tracking import schema
 from lamdagent.tracking.journal import Journal
 from lamdagent.tracking.records import RunRecord
 from lamdagent.tracking.store import Store
@@ -96,6 +97,34 @@ class TestHistory:
         assert dpo.model is None and dpo.score is None
         assert set(linear.parents) == {base.run_id, sft.run_id} and linear.seconds == 7.0
         assert history.scored[0] is linear
+
+    def test_scores_of_a_run_that_was_closed_as_failed_count_nothing(
+        self, written: tuple[list[RunRecord], list[Decision]]
+    ) -> None:
+        """As a driver leaves it that is killed between the scores and the end of a run."""
+        tags = {schema.FAILURE_KIND: "orphan"}
+        records = [
+            dataclasses.replace(r, status="FAILED", tags={**r.tags, **tags}) if r.kind == "action" else r
+            for r in written[0]
+        ]
+        assert any(r.metrics for r in records if r.status == "FAILED")
+        assert [trial.kind for trial in read(records).scored] == ["base"]
+
+    def test_what_has_not_changed_is_not_read_again(self, written: tuple[list[RunRecord], list[Decision]]) -> None:
+        records = written[0]
+        histories = Histories(TYPES, DATASETS, TASKS)
+        first = histories.history(records)
+        assert histories.history(list(records)) is first
+        news = [*records[:-1], dataclasses.replace(records[-1], name="another name")]
+        second = histories.history(news)
+        assert [a is b for a, b in zip(first, second, strict=True)] == [True] * 4 + [False]
+        assert second == build_history(news, TYPES, DATASETS, TASKS) != first
+
+        # A parent that has changed is another input.
+        news = [
+            dataclasses.replace(r, tags={**r.tags, schema.MODEL_DEPTH: "7"}) if r.kind == "base" else r for r in news
+        ]
+        assert histories.history(news) == build_history(news, TYPES, DATASETS, TASKS) != second
 
     def test_equal_whatever_the_order_of_the_runs(self, written: tuple[list[RunRecord], list[Decision]]) -> None:
         mixed = list(written[0])

@@ -187,6 +187,13 @@ def test_a_model_without_merges_needs_no_mergekit(family: Family, tmp_path: Path
     assert [file.name for file in tmp_path.glob("data/*")] == ["pico_spell-0.75.jsonl"]
 
 
+def test_the_script_says_that_several_processes_made_the_model(family: Family, tmp_path: Path) -> None:
+    first = family.trials[1]
+    assert first.action
+    write(replace(first, action=replace(first.action, processes=2)), family.history, family.plan, tmp_path)
+    assert any("made by 2 processes" in file.read_text() for file in tmp_path.glob("*.py"))
+
+
 class TestRefusals:
     """What cannot be made again exactly is not written at all."""
 

@@ -254,7 +254,9 @@ class TestChampion:
         with urllib.request.urlopen(request, timeout=60) as reply:
             (answer,) = json.load(reply)
         assert answer["object"] == "chat.completion" and 1 <= answer["usage"]["completion_tokens"] <= 5
-        assert answer["choices"][0]["message"]["role"] == "assistant" and answer["choices"][0]["message"]["content"]
+        # A pico model may well sample its end token first: an empty answer is an answer.
+        (choice,) = answer["choices"]
+        assert choice["message"]["role"] == "assistant" and isinstance(choice["message"]["content"], str)
         assert answer["model"].startswith("runs:/"), "where its weights are, not a path of this machine"
 
 

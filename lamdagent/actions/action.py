@@ -10,6 +10,9 @@ from lamdagent.objects.model import Model
 Scalar = str | int | float | bool
 """A hyperparameter's value: what MLflow can store as a param and a person can compare."""
 
+PROCESSES = "accelerate.num_processes"
+"""The param that says over how many processes an action ran, where it was more than one."""
+
 SlotKind = Literal["model", "models", "sft", "preference", "prompts"]
 
 
@@ -51,11 +54,19 @@ class ActionType:
     """Changes when the code would make another model from the same inputs."""
     timeout_minutes: float = 240.0
     """An action that runs longer is ended as FAILED."""
+    accelerate: Mapping[str, Any] = field(default_factory=dict)
+    """accelerate's launch configuration for one action over several processes; empty = in the worker. It says how an
+    action runs and not what comes out (but for rounding), so it is no part of the fingerprint."""
 
     @property
     def timeout_s(self) -> float:
         """`timeout_minutes` in seconds."""
         return self.timeout_minutes * 60
+
+    @property
+    def processes(self) -> int:
+        """How many processes run one action together."""
+        return int(self.accelerate.get("num_processes", 1))
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -85,6 +96,8 @@ class Action:
     """Share of each dataset that is used, (0, 1]; a stable nested subset."""
     choices: tuple[str, ...] = ()
     """The hyperparameters whose values the search chose; the others are fixed and only shown on the run."""
+    processes: int = 1
+    """How many processes run it together; not in the fingerprint."""
 
     def describe(self) -> str:
         """One line, such as `sft_lora(model=model-1a2b3c4d, dataset=calls, learning_rate=0.001)`."""
@@ -104,4 +117,5 @@ class Action:
             **self.hyperparameters,
             "seed": self.seed,
             "data_fraction": self.data_fraction,
+            **({PROCESSES: self.processes} if self.processes > 1 else {}),
         }

@@ -4,9 +4,9 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +54,10 @@ class Context:
     """Called with a `Progress` as often as the action likes."""
     adapter: Path | None = None
     """Where a LoRA training leaves its adapter besides the merged weights; None = nowhere."""
+    accelerate: Mapping[str, Any] = field(default_factory=dict)
+    """accelerate's launch configuration, complete, for trainings over several processes; empty = in this one."""
+    processes: int = 1
+    """How many processes run this same step together; this is one of them."""
 
     def perform(self, step: Step) -> Loaded:
         """Run `step` now. A context that only takes notes would keep it instead."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamdagent.actions.context import Context, Loaded, known_warnings_ignored
+from lamdagent.actions.distributed import in_processes
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress
 
@@ -40,10 +41,9 @@ class Recipe:
     lora_layers: int
     """Only the last so many layers get an adapter; 0 = all."""
 
-    @property
-    def micro(self) -> int:
-        """The largest divisor of `batch_size` up to `micro_batch_size`: the effective batch is exact."""
-        return micro_batch(self.batch_size, self.micro_batch_size)
+    def micro(self, processes: int = 1) -> int:
+        """The largest divisor of a process's share of the batch up to `micro_batch_size`: the batch is exact."""
+        return micro_batch(self.batch_size // processes, self.micro_batch_size)
 
 
 def micro_batch(batch_size: int, most: int) -> int:
@@ -70,15 +70,16 @@ def device_here() -> Device:
     return Device(gpu, not gpu, gpu and torch.cuda.is_bf16_supported())
 
 
-def arguments(recipe: Recipe, seed: int, output: str, device: Device) -> dict[str, Any]:
-    """The recipe as keyword arguments of any TRL configuration class."""
+def arguments(recipe: Recipe, seed: int, output: str, device: Device, processes: int = 1) -> dict[str, Any]:
+    """The recipe as keyword arguments of any TRL configuration class, in each of so many processes."""
+    micro = recipe.micro(processes)
     return {
         "output_dir": output,
         "learning_rate": recipe.learning_rate,
         "max_steps": recipe.steps or -1,
         "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": recipe.micro,
-        "gradient_accumulation_steps": recipe.batch_size // recipe.micro,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": recipe.batch_size // (micro * processes),
         "max_length": recipe.max_length,
         "warmup_steps": recipe.warmup,
         "seed": seed,
@@ -131,12 +132,14 @@ class Training:
         return self.compares and not self.recipe.lora_rank
 
     def run(self, context: Context) -> Loaded:
-        """Train.
+        """Train, in the processes of `context.accelerate` if there are any.
 
         Raises:
             ActionFailed: the loss or a gradient is not a number, memory ran out, a column is missing, or no row has a
                 token to learn from.
         """
+        if context.accelerate:
+            return in_processes(self, context)
         import trl
 
         policy, tokenizer = context.load(self.model)
@@ -148,9 +151,9 @@ class Training:
             has = ", ".join(rows.column_names)
             reason = f"{self.dataset} has no column {', '.join(missing)}, which {self.method} needs; it has {has}"
             raise ActionFailed(reason, kind="bad_data")
-        settings = arguments(self.recipe, context.seed, str(context.output), device_here())
+        settings = arguments(self.recipe, context.seed, str(context.output), device_here(), context.processes)
         further = {"ref_model": context.load(self.model)[0].float().eval()} if self.needs_reference else {}
-        with known_warnings_ignored(), _compact_loss(), _out_of_memory_explained(self.recipe):
+        with known_warnings_ignored(), _compact_loss(), _out_of_memory_explained(self.recipe, context.processes):
             trainer = getattr(trl, f"{self.method}Trainer")(
                 model=policy,
                 args=getattr(trl, f"{self.method}Config")(**settings, **self.options),
@@ -249,7 +252,7 @@ def _compact_loss() -> Iterator[None]:
 
 
 @contextmanager
-def _out_of_memory_explained(recipe: Recipe) -> Iterator[None]:
+def _out_of_memory_explained(recipe: Recipe, processes: int) -> Iterator[None]:
     import torch
 
     try:
@@ -257,5 +260,5 @@ def _out_of_memory_explained(recipe: Recipe) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
-        reason = f"Out of memory at {recipe.micro} rows of up to {recipe.max_length} tokens at once: {error}"
+        reason = f"Out of memory at {recipe.micro(processes)} rows of up to {recipe.max_length} tokens at once: {error}"
         raise ActionFailed(reason, kind="out_of_memory") from error

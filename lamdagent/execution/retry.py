@@ -16,10 +16,13 @@ def with_less_memory(job: Job, failed: Failed, phase: str) -> Job | None:
     made and its evaluation ran out of memory (`phase`: the job's last `Progress.phase`).
     """
     inputs = job.arguments.get("inputs", {})
-    whole, most = inputs.get("batch_size"), inputs.get(MICRO)
+    batch, most = inputs.get("batch_size"), inputs.get(MICRO)
     if failed.kind != "out_of_memory" or phase.startswith("evaluate"):
         return None
-    if not isinstance(whole, int) or not isinstance(most, int) or min(whole, most) < 2:
+    if not isinstance(batch, int) or not isinstance(most, int):
+        return None
+    whole = batch // job.arguments.get("accelerate", {}).get("num_processes", 1)  # the share of each process
+    if min(whole, most) < 2:
         return None
     rows = micro_batch(whole, most)
     if rows == 1:

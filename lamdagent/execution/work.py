@@ -5,14 +5,16 @@ Runs in the worker; plain values in, plain values out.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lamdagent.errors import ActionFailed
 from lamdagent.evaluation.task import Score, Split, Task
 from lamdagent.execution.call import explain
 from lamdagent.execution.executor import Progress, Report
+from lamdagent.objects.checksum import Seal, check, seal
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """`action` and `evaluation`, wall time."""
     gpu_seconds: float = 0.0
-    """Wall time with a GPU in use; 0 on a CPU."""
+    """Wall time with a GPU in use, times the processes of the action; 0 on a CPU."""
+    weights: Seal | None = None
+    """Of the model in `model/`; None when nothing was made."""
 
 
 def make(
@@ -49,10 +53,16 @@ def make(
     tasks: Sequence[Task],
     batch_size: int,
     output: str,
+    checksums: Mapping[str, str] | None = None,
+    accelerate: Mapping[str, Any] = MappingProxyType({}),
 ) -> Outcome:
     """Run an action's function on local `inputs`, save its model under `output`/model, score it on the search split.
 
     While it runs, LAMDAGENT_RUN_ID names its run: mlflow_plugin nests there what a trainer logs to MLflow by itself.
+    `checksums` has the folder of every input model, with the checksum of its weights where one was kept.
+
+    Raises:
+        ActionFailed: kind `bad_model`: an input's weights, or the new ones, are not whole; or whatever the action says.
     """
     import importlib
     import os
@@ -67,10 +77,12 @@ def make(
         report(progress)
 
     started = time.monotonic()
+    for source, checksum in (checksums or {}).items():
+        check(Path(source), checksum)
     folder = Path(output) / "model"
     module, _, name = function.partition(":")
     beside = Path(output) / "adapter"
-    context = Context(output=folder, seed=seed, data_fraction=data_fraction, report=follow, adapter=beside)
+    context = Context(folder, seed, data_fraction, follow, beside, accelerate)
     os.environ["LAMDAGENT_RUN_ID"] = run_id
     try:
         model, tokenizer = getattr(importlib.import_module(module), name)(context, **inputs)
@@ -79,10 +91,13 @@ def make(
     if not (folder / "config.json").exists():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    sealed = seal(folder)
     made = time.monotonic()
     scores = _evaluate(model, tokenizer, tasks, "search", batch_size, report, Path(output) / "samples")
     ended = time.monotonic()
-    return _outcome(report, scores, curves, {"action": made - started, "evaluation": ended - made})
+    spent = {"action": made - started, "evaluation": ended - made}
+    processes = accelerate.get("num_processes", 1)
+    return replace(_outcome(report, scores, curves, spent, processes), weights=sealed)
 
 
 def score(report: Report, *, folder: str, tasks: Sequence[Task], split: Split, batch_size: int, output: str) -> Outcome:
@@ -118,6 +133,10 @@ def gpus(report: Report) -> int:
 
 
 def _outcome(
-    report: Report, scores: Mapping[str, Score], curves: Sequence[Point], seconds: Mapping[str, float]
+    report: Report,
+    scores: Mapping[str, Score],
+    curves: Sequence[Point],
+    seconds: Mapping[str, float],
+    processes: int = 1,
 ) -> Outcome:
-    return Outcome(scores, tuple(curves), seconds, sum(seconds.values()) * gpus(report))
+    return Outcome(scores, tuple(curves), seconds, sum(seconds.values()) * gpus(report) * processes)

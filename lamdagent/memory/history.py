@@ -1,17 +1,17 @@
-"""Runs of the store -> History. A pure function: the same runs always give the same history."""
+"""Runs of the store -> History: the same runs always give the same history."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lamdagent.actions.action import Action, ActionType, Scalar
+from lamdagent.actions.action import PROCESSES, Action, ActionType, Scalar
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.retry import MICRO
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model, Origin
 from lamdagent.tracking import schema
-from lamdagent.tracking.records import RunRecord, parents_of
+from lamdagent.tracking.records import RunRecord
 from lamdagent.trial import History, Status, Trial
 
 STATUS: Mapping[str, Status] = {"FINISHED": "finished", "RUNNING": "running", "SCHEDULED": "running"}
@@ -21,40 +21,65 @@ MOST_LOST = 2
 """Workers that one action may cost: after so many it is the action, not the machine."""
 
 
+class Histories:
+    """Reads histories of one space; a run that has not changed since the last one keeps its trial."""
+
+    def __init__(self, types: Sequence[ActionType], datasets: Sequence[Dataset], tasks: Sequence[Task]) -> None:
+        """Scores of tasks that have changed since are left out."""
+        self._types = {t.name: t for t in types}
+        self._datasets = {d.name: d for d in datasets}
+        self._tasks = tasks
+        self._read: dict[str, tuple[RunRecord, tuple[Model | None, ...], Trial]] = {}
+        self._last = History()
+
+    def history(self, records: Iterable[RunRecord], reflection: str = "") -> History:
+        """All base and action runs as trials, oldest first, yet none before its parents, whatever their clocks said.
+
+        The same object as the last time when nothing has changed.
+        """
+        models: dict[str, Model] = {}
+        read = {}
+        for record in _parents_first(records):
+            inputs = tuple(models.get(parent) for parent in record.parents)
+            known = self._read.get(record.run_id)
+            if known is None or known[0] is not record or not _same(known[1], inputs):
+                known = (record, inputs, self._trial(record, models))
+            read[record.run_id] = known
+            if model := known[2].model:
+                models[record.run_id] = model
+        trials = tuple(trial for _, _, trial in read.values())
+        self._read = read
+        if not _same(trials, self._last.trials) or reflection != self._last.reflection:
+            self._last = History(trials, reflection)
+        return self._last
+
+    def _trial(self, record: RunRecord, models: Mapping[str, Model]) -> Trial:
+        action = None
+        if record.tags.get(schema.KIND) == "action":
+            action = _action(record, models, self._types, self._datasets)
+        return _trial(record, action, self._tasks)
+
+
 def build_history(
-    records: Iterable[RunRecord],
-    types: Sequence[ActionType],
-    datasets: Sequence[Dataset],
-    tasks: Sequence[Task],
-    reflection: str = "",
+    records: Iterable[RunRecord], types: Sequence[ActionType], datasets: Sequence[Dataset], tasks: Sequence[Task]
 ) -> History:
-    """All base and action runs as trials, oldest first, yet none before its parents, whatever their clocks said.
-
-    Scores of tasks that have changed since are left out.
-    """
-    known_types = {t.name: t for t in types}
-    known_data = {d.name: d for d in datasets}
-    models: dict[str, Model] = {}
-    trials = []
-    for record, parents in _parents_first(records):
-        kind = record.tags.get(schema.KIND)
-        action = _action(record, parents, models, known_types, known_data) if kind == "action" else None
-        trial = _trial(record, parents, action, tasks)
-        if trial.model:
-            models[record.run_id] = trial.model
-        trials.append(trial)
-    return History(tuple(trials), reflection)
+    """One history, see `Histories`."""
+    return Histories(types, datasets, tasks).history(records)
 
 
-def _parents_first(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, tuple[str, ...]]]:
-    """Base and action runs with their parents' ids, oldest first, but a run that seems older than a parent after it."""
+def _same(these: Sequence[Any], those: Sequence[Any]) -> bool:
+    return len(these) == len(those) and all(this is that for this, that in zip(these, those, strict=True))
+
+
+def _parents_first(records: Iterable[RunRecord]) -> Iterator[RunRecord]:
+    """Base and action runs, oldest first, but a run that seems older than a parent after it."""
     trials = [r for r in records if r.tags.get(schema.KIND) in ("base", "action")]
-    waiting = {r.run_id: (r, tuple(parents_of(r))) for r in sorted(trials, key=lambda r: (r.start_ms, r.run_id))}
+    waiting = {r.run_id: r for r in sorted(trials, key=lambda r: (r.start_ms, r.run_id))}
     while waiting:
         below = [next(iter(waiting))]
         while below:
             run_id = below[-1]
-            parent = next((p for p in waiting[run_id][1] if p in waiting and p not in below), None)
+            parent = next((p for p in waiting[run_id].parents if p in waiting and p not in below), None)
             if parent is None:
                 yield waiting.pop(below.pop())
             else:
@@ -72,12 +97,13 @@ def tried_fingerprints(history: History) -> set[str]:
     return own | {fingerprint for fingerprint, times in lost.items() if times >= MOST_LOST}
 
 
-def _trial(record: RunRecord, parents: tuple[str, ...], action: Action | None, tasks: Sequence[Task]) -> Trial:
+def _trial(record: RunRecord, action: Action | None, tasks: Sequence[Task]) -> Trial:
     tags, metrics = record.tags, record.metrics
     status = STATUS.get(record.status, "failed")
     current = _json(tags.get(schema.TASKS), {})
     same = [t for t in tasks if current.get(t.name) == t.fingerprint]
-    scores = _scores(metrics, same, schema.TASK_PREFIX)
+    # A driver that was killed while it closed a run may have left the scores of an action that then counts as failed.
+    scores = _scores(metrics, same, schema.TASK_PREFIX) if status == "finished" else {}
     tests = _scores(metrics, same, schema.TEST_PREFIX)
     return Trial(
         run_id=record.run_id,
@@ -93,11 +119,12 @@ def _trial(record: RunRecord, parents: tuple[str, ...], action: Action | None, t
         reason=tags.get(schema.REASON, ""),
         status_reason=tags.get(schema.STATUS_REASON, ""),
         failure=tags.get(schema.FAILURE_KIND, ""),
-        parents=parents,
+        parents=record.parents,
         started=record.start_ms,
         seconds=metrics.get(schema.COST_SECONDS, 0.0),
         search_run_id=tags.get(schema.PARENT_RUN, ""),
         name=record.name,
+        pruned=bool(tags.get(schema.PRUNED)),
     )
 
 
@@ -121,13 +148,14 @@ def _model(record: RunRecord) -> Model:
         depth=int(tags.get(schema.MODEL_DEPTH, 0)),
         architecture=tags.get(schema.MODEL_ARCHITECTURE, ""),
         vocabulary=int(tags.get(schema.MODEL_VOCABULARY, 0)),
+        sha256=tags.get(schema.WEIGHTS_SHA256, ""),
+        bytes=int(tags.get(schema.WEIGHTS_BYTES, 0)),
         origin=Origin(**origin) if (origin := _json(tags.get(schema.ORIGIN), None)) else None,
     )
 
 
 def _action(
     record: RunRecord,
-    parents: Sequence[str],
     models: Mapping[str, Model],
     types: Mapping[str, ActionType],
     datasets: Mapping[str, Dataset],
@@ -136,10 +164,10 @@ def _action(
     slots = {slot: tuple(names) for slot, names in _json(record.tags.get(schema.SLOTS), {}).items()}
     used = [n for names in slots.values() for n in names if not n.startswith("model-")]
     grid = types[name].grid if name in types else {}
-    plain = {"action", "seed", "data_fraction", *slots}
+    plain = {"action", "seed", "data_fraction", PROCESSES, *slots}
     return Action(
         type=name,
-        models=tuple(models.get(p) or Model(fingerprint=p, location="", run_id=p) for p in parents),
+        models=tuple(models.get(p) or Model(fingerprint=p, location="", run_id=p) for p in record.parents),
         datasets=tuple(datasets.get(n) or Dataset(n, "sft", "", n, 1, "") for n in used),
         hyperparameters={k: _value(v, grid.get(k, ())) for k, v in record.params.items() if k not in plain}
         | ({MICRO: int(rows)} if (rows := record.tags.get(schema.MICRO_BATCH)) else {}),
@@ -147,6 +175,7 @@ def _action(
         slots=slots,
         seed=int(record.params.get("seed", 0)),
         data_fraction=float(record.params.get("data_fraction", 1.0)),
+        processes=int(record.params.get(PROCESSES, 1)),
         choices=types[name].choices if name in types else tuple(k for k in record.params if k not in plain),
     )
 

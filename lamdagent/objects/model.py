@@ -38,6 +38,11 @@ class Model:
     origin: Origin | None = field(default=None, compare=False)
     """Of an initial model; None for a produced one."""
 
+    sha256: str = field(default="", compare=False)
+    """Checksum of the weights that an action made, see checksum.py; empty when unknown."""
+    bytes: int = field(default=0, compare=False)
+    """Size of its files; 0 when unknown."""
+
     @property
     def name(self) -> str:
         """The neutral name that people, prompts and MLflow see."""

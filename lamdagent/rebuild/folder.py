@@ -60,7 +60,7 @@ def write(trial: Trial, history: History, plan: Plan, folder: Path) -> None:
         f"Made by `{chain(trial.model, history)}`; run `{trial.run_id}` has scores and lineage.\n"
         f"`pip install -r requirements.txt && sh rebuild.sh` makes it again in `models/{trial.model.name}`.\n"
         "On the machine and with the versions that made it (`requirements.txt`), the weights come out the same; "
-        "another kind of device rounds differently.\n"
+        "another kind of device or number of processes rounds differently.\n"
     )
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

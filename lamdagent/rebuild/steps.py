@@ -32,6 +32,8 @@ def training(step: Training, action: Action, model: Model, number: str, data: Ma
     """A script that does what `Training.run` does; `data` are the files of its rows."""
     name = f"{number}_{action.type}.py"
     comment = title(model, action.describe())
+    if action.processes > 1:
+        comment += f", made by {action.processes} processes; one takes the same rows per step and rounds differently"
     script = f"# {comment}\n{_script(step, place(model), action.seed)}"
     return Part(comment, (f"python {name}",), {**data, name: script}, PACKAGES)
 

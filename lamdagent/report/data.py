@@ -13,7 +13,6 @@ from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.memory.history import RETRYABLE, STATUS
 from lamdagent.tracking import schema
 from lamdagent.tracking.records import RunRecord
-from lamdagent.tracking.records import parents_of as all_parents_of
 
 Document = dict[str, Any]
 """Only dicts, lists, strings, finite numbers, booleans and None."""
@@ -87,7 +86,7 @@ def telling_records(records: Sequence[RunRecord], search_run_id: str) -> list[Ru
 
 def parents_of(record: RunRecord) -> list[str]:
     """Run ids of all input models, in slot order; no more and no longer ones than a page can show."""
-    return [run_id[:VALUE] for run_id in all_parents_of(record)[:MOST_PARENTS]]
+    return [run_id[:VALUE] for run_id in record.parents[:MOST_PARENTS]]
 
 
 def tasks_of(search: RunRecord) -> tuple[Task, ...]:

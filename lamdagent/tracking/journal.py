@@ -18,6 +18,7 @@ from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
 from lamdagent.execution.work import Outcome
 from lamdagent.memory.history import RETRYABLE
+from lamdagent.objects.checksum import Seal
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import recipe, step
 from lamdagent.plan import Plan
@@ -35,6 +36,8 @@ from lamdagent.trial import History
 
 SIGN_S = 60.0
 """Seconds between two signs of life."""
+CATCH_UP_S = 600.0
+"""How long a search that starts waits until the store has what earlier ones could not write."""
 log = logging.getLogger(__name__)
 
 
@@ -63,16 +66,19 @@ class Journal:
         What dead processes of this host left open is closed first. A finished search of the same id stays as it is and
         a new run goes on from it.
         """
+        # What they could not write counts too. When the store is away for longer, the search begins all the same.
+        self.store.courier.settle(CATCH_UP_S)
         records = self.records()
         searches = [r for r in records if r.kind == "search" and r.tags.get(schema.REFLECTION)]
         self.reflection = searches[-1].tags[schema.REFLECTION] if searches else ""
         last = self.store.find_search(search_id)
         tags = {schema.SCALES: scales(self.plan.tasks)}
-        if last is not None and last.status in ("FAILED", "KILLED"):
+        if last is not None and self.store.was_cut_off(last):
             self.search_run_id = last.run_id
+            # Whatever is open under it belongs to the dead, even where an outage has kept us from closing it.
+            trials = len([r for r in self.store.trials_of(last.run_id) if r.status != "RUNNING" and _counts(r)])
             self.store.reopen_search(last.run_id)
             self.store.set_tags(last.run_id, tags)
-            trials = len([r for r in self.store.trials_of(last.run_id) if _counts(r)])
             usd, gpu = (last.metrics.get(key, 0.0) for key in (schema.COST_USD, schema.COST_GPU_SECONDS))
             self._spent = Spent(0, usd, gpu)
             return Spent(trials, usd, gpu)
@@ -110,6 +116,7 @@ class Journal:
 
     def sign_of_life(self) -> None:
         """Tell other hosts now and then that this search runs; the next one makes up for one that fails."""
+        self.store.courier.deliver_waiting()
         if self.search_run_id and time.monotonic() - self._seen > SIGN_S:
             self._seen = time.monotonic()
             with contextlib.suppress(MlflowException):
@@ -172,7 +179,7 @@ class Journal:
         self, run_id: str, outcome: Outcome, seconds: float, model: Model, plan: Plan, output: Path, history: History
     ) -> None:
         """Close a run with its scores, curves, samples, recipe and weights; `output` is consumed."""
-        trial = history.by_run.get(run_id)
+        trial = history.by_run.get(self.store.real(run_id))
         metrics = {**task_metrics(plan.tasks, outcome.scores, schema.TASK_PREFIX, schema.SCORE)}
         metrics |= {schema.COST_SECONDS: seconds, schema.COST_GPU_SECONDS: outcome.gpu_seconds}
         metrics |= {f"cost.{name}_seconds": value for name, value in outcome.seconds.items()}
@@ -189,14 +196,14 @@ class Journal:
             folders={name: folder for name, folder in folders.items() if folder.is_dir()},
             staging=staged if staged.is_dir() else None,
             model=ModelEntry(model.name, model.location, params=self._entry_params(trial), tags=_model_tags(model)),
-            tags={**_model_tags(model), schema.WEIGHTS: model.location},
+            tags={**_model_tags(model), **_seal_tags(outcome.weights), schema.WEIGHTS: model.location},
         )
         shutil.rmtree(output, ignore_errors=True)
 
     def fail(self, run_id: str, failed: Failed) -> None:
         """Close a run as failed, with its reason."""
+        self._discard(run_id)  # first: where the disk is full, the reason could not be written
         self.store.fail_run(run_id, failed.reason, failed.details, failed.kind)
-        self._discard(run_id)
         self.report()
 
     def tried_again(self, run_id: str, rows: int) -> None:
@@ -209,7 +216,7 @@ class Journal:
         self.store.log_metrics(run_id, task_metrics(plan.tasks, outcome.scores, prefix, prefix + schema.SCORE))
         samples = output / schema.SAMPLES_FOLDER
         if samples.is_dir():
-            self.store.client.log_artifacts(run_id, str(samples), schema.SAMPLES_FOLDER + "/test")
+            self.store.log_folder(run_id, schema.SAMPLES_FOLDER + "/test", samples)
         shutil.rmtree(output, ignore_errors=True)
 
     def progress(self, history: History, trials: int) -> None:
@@ -220,9 +227,11 @@ class Journal:
 
     def report(self) -> None:
         """Bring the report on the search run up to date; what goes wrong with it is logged and hurts nothing."""
+        if not self.store.courier.idle:
+            return
         try:
             records = {record.run_id: record for record in self.store.runs()}
-            search = records[self.search_run_id]
+            search = records[self.store.real(self.search_run_id)]
             history = self.store.client.get_metric_history(search.run_id, schema.SCORE)
             shown = telling_records(list(records.values()), search.run_id)
             text = page(document(search, shown, [(m.step, m.value) for m in history]), _links(self.store.uri))
@@ -245,7 +254,8 @@ class Journal:
 
     def staging(self, run_id: str) -> Path | None:
         """A folder beside the run's artifacts, on their file system; None when they are on a server."""
-        root = local_root(self.store.artifact_uri(run_id))
+        uri = self.store.artifact_uri(run_id)
+        root = local_root(uri) if uri else None
         return root.parent / "staging" if root else None
 
     def _discard(self, run_id: str) -> None:
@@ -316,10 +326,23 @@ def _model_tags(model: Model) -> dict[str, str]:
     }
 
 
+def _seal_tags(sealed: Seal | None) -> dict[str, str]:
+    return {schema.WEIGHTS_SHA256: sealed.sha256, schema.WEIGHTS_BYTES: str(sealed.bytes)} if sealed else {}
+
+
 def _lineage(record: RunRecord) -> dict[str, str]:
     """What a taken-over run says of its model."""
-    keys = (schema.MODEL_FINGERPRINT, schema.MODEL_BASE, schema.MODEL_DEPTH, schema.MODEL_ARCHITECTURE)
-    return {key: record.tags[key] for key in (*keys, schema.MODEL_VOCABULARY) if key in record.tags}
+    keys = (
+        schema.MODEL_FINGERPRINT,
+        schema.MODEL_BASE,
+        schema.MODEL_DEPTH,
+        schema.MODEL_ARCHITECTURE,
+        schema.MODEL_VOCABULARY,
+        schema.WEIGHTS_SHA256,
+        schema.WEIGHTS_BYTES,
+        schema.PRUNED,
+    )
+    return {key: record.tags[key] for key in keys if key in record.tags}
 
 
 def _counts(record: RunRecord) -> bool:

@@ -31,8 +31,10 @@ Files = Mapping[str, str]
 """File name in Hugging Face layout -> path below the artifact root."""
 
 
-def local_root(artifact_uri: str) -> Path | None:
-    """The folder of a local artifact root, None for a remote one."""
+def local_root(artifact_uri: str | None) -> Path | None:
+    """The folder of a local artifact root, None for a remote one and for one that cannot be told."""
+    if artifact_uri is None:
+        return None
     return Path(local_file_uri_to_path(artifact_uri)) if is_local_uri(artifact_uri) else None  # type: ignore[no-untyped-call]
 
 

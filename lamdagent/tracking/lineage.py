@@ -36,12 +36,17 @@ def link_parents(client: MlflowClient, run_id: str, parents: Sequence[Run]) -> N
         client.log_inputs(run_id, models=[LoggedModelInput(model_id) for model_id in dict.fromkeys(ids)])
 
 
-def add_model(client: MlflowClient, run: Run, entry: ModelEntry) -> str:
-    """Make `entry` an output of the run and return its id; a second call returns the first one's."""
+def add_model(client: MlflowClient, run: Run, entry: ModelEntry, *, again: bool = False) -> str:
+    """Make `entry` an output of the run and return its id; a second call returns the first one's.
+
+    `again`: an earlier call may have been cut off between the model and its link, so the model is looked for.
+    """
     known = model_id_of(run)
     if known:
         return known
-    model = client.create_logged_model(
+    where = f"source_run_id = '{run.info.run_id}'"
+    cut_off = client.search_logged_models([run.info.experiment_id], where, max_results=1) if again else []
+    model = next(iter(cut_off), None) or client.create_logged_model(
         run.info.experiment_id,
         name=entry.name,
         source_run_id=run.info.run_id,

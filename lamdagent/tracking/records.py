@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from sys import intern
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -69,6 +70,15 @@ class RunRecord:
         """The search run above it; empty for a search run."""
         return self.tags.get(PARENT_RUN, "")
 
+    @cached_property
+    def parents(self) -> tuple[str, ...]:
+        """Run ids of the inputs, in slot order; none where the tag is missing or no list."""
+        try:
+            parents = json.loads(self.tags.get(PARENTS) or "[]")
+        except (ValueError, RecursionError):  # anyone may write a tag
+            return ()
+        return tuple(parent for parent in parents if isinstance(parent, str)) if isinstance(parents, list) else ()
+
 
 def record_of(run: Run) -> RunRecord:
     """`run` as a value."""
@@ -81,10 +91,15 @@ def record_of(run: Run) -> RunRecord:
         start_ms=info.start_time,
         end_ms=info.end_time,
         artifact_uri=info.artifact_uri,
-        params=data.params,
-        metrics=data.metrics,
-        tags=data.tags,
+        params=_shared(data.params),
+        metrics={intern(key): value for key, value in data.metrics.items()},
+        tags=_shared(data.tags),
     )
+
+
+def _shared(texts: Mapping[str, str]) -> dict[str, str]:
+    """Equal texts once in memory: most keys and many values are those of thousands of other runs."""
+    return {intern(key): intern(value) for key, value in texts.items()}
 
 
 def telling(
@@ -129,6 +144,11 @@ class RunCache:
         """Read `run_id` again at the next refresh: it has been written to, or is wanted though it tells little."""
         self._touched.add(run_id)
 
+    def doubt(self, run_id: str) -> None:
+        """Read `run_id` again at the next refresh if it is known: others may have edited it."""
+        if run_id in (self._runs or {}):
+            self._touched.add(run_id)
+
     def reread(self, run_id: str) -> RunRecord | None:
         """The run as it is now; None, and forgotten, when it was deleted."""
         self._touched.discard(run_id)
@@ -152,6 +172,15 @@ class RunCache:
         self._touched.clear()
         return _in_order(self._runs.values())
 
+    @property
+    def filled(self) -> bool:
+        """Whether anything has been read."""
+        return self._runs is not None
+
+    def known(self) -> list[RunRecord]:
+        """What the last refresh knew, oldest first; nothing is asked."""
+        return _in_order((self._runs or {}).values())
+
     def clear(self) -> None:
         """Forget everything: the next refresh sees late tags, metrics and deletions by others too."""
         self._runs = None
@@ -171,7 +200,6 @@ class RunCache:
         stamp = database_stamp(self._client.tracking_uri)
         if now - self._asked <= FRESH_S or (stamp and stamp == self._stamp):
             return
-        self._stamp, self._asked = stamp, now
         open_before = [run_id for run_id, record in runs.items() if record.status == "RUNNING"]
         # Not from a time that has not come yet: a clock that was wrong for a moment would hide all that is new.
         self._read_started(min(max((r.start_ms for r in runs.values()), default=0), int(time.time() * 1000)))
@@ -182,6 +210,7 @@ class RunCache:
             self._keep(found.values())
             for gone in set(wanted) - set(found):
                 del runs[gone]
+        self._stamp, self._asked = stamp, now
 
     def _read_started(self, latest: int) -> None:
         """Newest first, until a whole page is already known or too old to be news."""
@@ -250,24 +279,13 @@ def _ancestors(asked: "partial[list[RunRecord]]", records: Sequence[RunRecord]) 
     found: list[RunRecord] = []
     latest = records
     while len(found) < ANCESTORS:
-        wanted = list(dict.fromkeys(p for r in latest for p in parents_of(r) if p not in known))[
-            : ANCESTORS - len(found)
-        ]
+        wanted = list(dict.fromkeys(p for r in latest for p in r.parents if p not in known))[: ANCESTORS - len(found)]
         if not wanted:
             break
         known.update(wanted)
         latest = [r for some in range(0, len(wanted), 100) for r in _by_id(asked, wanted[some : some + 100])]
         found += latest
     return found
-
-
-def parents_of(record: RunRecord) -> list[str]:
-    """Run ids of the inputs, in slot order; none where the tag is missing or no list."""
-    try:
-        parents = json.loads(record.tags.get(PARENTS) or "[]")
-    except (ValueError, RecursionError):  # anyone may write a tag
-        return []
-    return [parent for parent in parents if isinstance(parent, str)] if isinstance(parents, list) else []
 
 
 def _by_id(asked: "partial[list[RunRecord]]", run_ids: Sequence[str]) -> list[RunRecord]:

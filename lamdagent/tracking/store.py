@@ -1,26 +1,23 @@
 """The store: one experiment of an MLflow tracking store, written and read in this package's words."""
 
 import json
-import math
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-
-from lamdagent.tracking import claims, lineage, moved, schema, weights
-from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri, sqlite_file
-from lamdagent.tracking.leaderboard import leaderboard_path, save_leaderboard
+from lamdagent.errors import UserError
+from lamdagent.tracking import claims, moved, schema, weights
+from lamdagent.tracking.change import PROVISIONAL, Change, Curve, New, applied, provisional_id
+from lamdagent.tracking.connect import find_experiment, hide_password, open_client, resolve_uri, sqlite_file
+from lamdagent.tracking.courier import Courier
+from lamdagent.tracking.leaderboard import leaderboard_path
 from lamdagent.tracking.lineage import ModelEntry
-from lamdagent.tracking.owner import Watch, of_this_host, provably_dead, this_process
-from lamdagent.tracking.records import OURS, RunCache, RunRecord, ask, record_of
-
-T = TypeVar("T")
-
-Curve = tuple[str, float, int, int]
-"""(metric, value, step, milliseconds since the epoch)."""
+from lamdagent.tracking.orphans import Orphans
+from lamdagent.tracking.outage import be_brisk, is_outage
+from lamdagent.tracking.owner import this_process
+from lamdagent.tracking.records import OURS, RunCache, RunRecord, ask, record_of, telling
 
 MAX_PARAM = 6000
 """Characters that MLflow keeps of a param."""
@@ -28,12 +25,14 @@ MAX_TAG = 8000
 """Characters that MLflow keeps of a tag."""
 MAX_TRIALS = 10_000
 """Most trials of one search that are counted."""
-SILENCE_S = 15 * 60.0
-"""A search of another host that gave no sign of life for so long counts as dead; clocks may differ by minutes."""
 
 
 class Store:
-    """Writes and reads one experiment. Holds no active run: many runs may be open at once, in many processes."""
+    """Writes and reads one experiment. Holds no active run: many runs may be open at once, in many processes.
+
+    What cannot be written is kept on disk and written later, in order, see `courier`; `runs` shows it meanwhile.
+    A run opened in an outage has a provisional id, which every method takes for ever; `real` tells the store's.
+    """
 
     def __init__(self, uri: str | None, experiment: str) -> None:
         """Open the store at `uri` (None: MLFLOW_TRACKING_URI, then MLflow's default) and find or create `experiment`.
@@ -43,13 +42,22 @@ class Store:
         """
         self.uri = resolve_uri(uri)
         """Absolute: good in every working directory and for every child process."""
+        be_brisk()
         self.client = open_client(self.uri)
         self.experiment = experiment
-        self.experiment_id = find_experiment(self.client, experiment, self.uri)
+        try:
+            self.experiment_id = find_experiment(self.client, experiment, self.uri)
+        except Exception as error:
+            if isinstance(error, UserError) or not is_outage(error):
+                raise
+            said = hide_password(f"{self.uri} has stopped answering while it was opened ({error})")
+            raise UserError(f"tracking.uri: {said}. Start the same command again when it is back.") from error
+        self.courier = Courier(self.client, self.uri, experiment, self.experiment_id)
+        """What waits for the store, and how long it is waited for."""
         self.moved_from = self._follow() if self.uri.startswith("sqlite") else None
         """The folder that an SQLite file was in when its artifacts were written, where they have been found again."""
         self._cache = RunCache(self.client, self.experiment_id)
-        self._watch = Watch()
+        self._orphans = Orphans(self.client, self.courier, self._cache)
         self._artifacts: dict[str, str] = {}
 
     # Searches ----------------------------------------------------------------------------------------------------
@@ -64,44 +72,47 @@ class Store:
         tasks: Sequence[str] = (),
     ) -> str:
         """Open the search run, parent of all others. `text`: see `describe_search`; `tasks`: leaderboard columns."""
-        run_id = self._create("search", name, {schema.SEARCH_ID: search_id, schema.ALIVE: _now()}, params)
-        save_leaderboard(self.client, self.experiment_id, run_id, tasks)
-        self.describe_search(run_id, text)
-        self.log_text(run_id, schema.CONFIG, config_yaml)
-        return run_id
+        run_id = provisional_id()
+        tags = {schema.SEARCH_ID: search_id, schema.ALIVE: _now(), schema.DESCRIPTION: self._described(run_id, text)}
+        new = New(name, _params(params), leaderboard=list(tasks))
+        return self._open("search", Change(run_id, _ms(), new, tags, texts={schema.CONFIG: config_yaml}))
 
     def describe_search(self, run_id: str, text: str) -> None:
         """Replace the search run's description, Markdown; links to leaderboard and report come first (the UI folds)."""
-        board = f"[Leaderboard]({leaderboard_path(self.experiment_id, run_id)})"
-        report = f"[Report](#/experiments/{self.experiment_id}/runs/{run_id}/artifacts/{schema.REPORT})"
-        self.set_tags(run_id, {schema.DESCRIPTION: f"{board} · {report}\n\n{text}".strip()})
+        self.set_tags(run_id, {schema.DESCRIPTION: self._described(self.real(run_id), text)})
 
     def find_search(self, search_id: str) -> RunRecord | None:
         """The newest search run of that id, in whatever state."""
         where = f"{OURS} AND tags.`{schema.KIND}` = 'search' AND tags.`{schema.SEARCH_ID}` = {_quoted(search_id)}"
-        found = self.client.search_runs([self.experiment_id], where, 1, 1, ["attributes.start_time DESC"])
+        order = ["attributes.start_time DESC"]
+        found = self.courier.ask(lambda: self.client.search_runs([self.experiment_id], where, 1, 1, order))
         return record_of(found[0]) if found else None
+
+    def was_cut_off(self, search: RunRecord) -> bool:
+        """Whether it ended before its end, or is left RUNNING by a dead process that nobody could close it for yet."""
+        deserted = search.status == "RUNNING" and self.courier.ask(lambda: self._orphans.deserted(search))
+        return deserted or search.status in ("FAILED", "KILLED")
 
     def reopen_search(self, run_id: str) -> None:
         """Make this process the owner of a search run that ended or was left behind; it is RUNNING again."""
         owner = {schema.OWNER: this_process().dump(), schema.ALIVE: _now(), schema.STATUS_REASON: ""}
-        self.set_tags(run_id, owner)
-        self.client.update_run(run_id, status="RUNNING")
+        self.courier.write(Change(run_id, _ms(), tags=owner, status="RUNNING"))
 
     def sign_of_life(self, run_id: str) -> None:
-        """Tell other hosts that the search still runs."""
-        self.set_tags(run_id, {schema.ALIVE: _now()})
+        """Tell other hosts that the search still runs; in an outage the next sign makes up for this one."""
+        if self.courier.idle:
+            self.courier.attempt(lambda: self.client.set_tag(self.real(run_id), schema.ALIVE, _now()))
 
     def trials_of(self, search_run_id: str) -> list[RunRecord]:
         """The base and action runs of one search, newest first."""
-        where = f"tags.`{schema.PARENT_RUN}` = '{search_run_id}'"
-        return ask(self.client, self.experiment_id, where, MAX_TRIALS, "attributes.start_time DESC")
+        where = f"tags.`{schema.PARENT_RUN}` = '{self.real(search_run_id)}'"
+        order = "attributes.start_time DESC"
+        return self.courier.ask(lambda: ask(self.client, self.experiment_id, where, MAX_TRIALS, order))
 
     def end_search(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], reason: str = "") -> None:
         """Close the search run; `reason` says why it did not finish."""
-        if reason:
-            self.set_tags(run_id, {schema.STATUS_REASON: reason})
-        self._end(run_id, status)
+        tags = {schema.STATUS_REASON: reason} if reason else {}
+        self.courier.write(Change(run_id, _ms(), tags=_tags(tags), status=status))
 
     def log_progress_metric(self, search_run_id: str, best_score: float, step: int) -> None:
         """Best score after `step` trials: the UI draws the best-so-far curve."""
@@ -124,28 +135,21 @@ class Store:
 
         Tag, model inputs and links of the lineage are all written here.
         """
-        runs = {run_id: run for run_id in dict.fromkeys(parents) if (run := self._found(run_id))}
-        ours = {
-            schema.PARENT_RUN: search_run_id,
-            schema.PARENTS: json.dumps(list(parents)),
-            schema.DESCRIPTION: lineage.describe(list(runs.values()), text),
-        }
-        run_id = self._create(kind, name, {**tags, **ours}, params)
-        lineage.link_parents(self.client, run_id, list(runs.values()))
-        return run_id
+        ours = {schema.PARENT_RUN: search_run_id, schema.PARENTS: json.dumps(list(parents))}
+        new = New(name, _params(params), list(parents), text)
+        return self._open(kind, Change(provisional_id(), _ms(), new, {**tags, **ours}))
 
     def claim(self, run_id: str) -> bool:
         """Whether the run, started with the tag CLAIM = ASKED, may do its work; if not, it is deleted again.
 
         False when another process does the same or has done it; that run is among the `runs` from the next call on.
+        In an outage nobody can be asked: then the work is done, and done twice at worst, which harms nothing.
         """
-        winner = claims.settle(self.client, record_of(self.client.get_run(run_id)), self.deserted)
-        if winner == run_id:
-            return True
-        self._end(run_id, "KILLED")
-        self.client.delete_run(run_id)
-        self._cache.touch(winner)
-        return False
+        run_id = self.real(run_id)
+        settled = self.courier.attempt(lambda: self._settled(run_id))
+        if settled is None:
+            self.set_tags(run_id, {schema.CLAIM: claims.HELD})
+        return settled is not False
 
     def finish_run(
         self,
@@ -171,68 +175,83 @@ class Store:
             model: What the run made; becomes an output of the run.
             tags: Known only at the end.
         """
-        for path, text in (texts or {}).items():
-            self.log_text(run_id, path, text)
-        for path, folder in (folders or {}).items():
-            weights.open_to_all(folder)
-            self.client.log_artifacts(run_id, str(folder), path)
-        if staging is not None:
-            weights.publish(self.client, run_id, staging)
-        model_id = lineage.add_model(self.client, self.client.get_run(run_id), model) if model else None
-        self._log_curves(run_id, curves)
-        self._log_metrics(run_id, metrics, 0, model_id)
-        self.set_tags(run_id, tags or {})
-        self._end(run_id, "FINISHED")
+        change = Change(
+            run_id,
+            _ms(),
+            tags=_tags(tags or {}),
+            metrics=dict(metrics),
+            curves=list(curves),
+            texts=dict(texts or {}),
+            folders={path: str(folder) for path, folder in (folders or {}).items()},
+            weights=str(staging) if staging is not None else "",
+            model=model,
+            status="FINISHED",
+        )
+        self.courier.write(change)
 
     def fail_run(self, run_id: str, reason: str, details: str = "", kind: str = "error") -> None:
         """Close the run as FAILED with a reason for people; `details` (a traceback) becomes an artifact."""
-        if details:
-            self.log_text(run_id, schema.FAILURE, details)
-        self.set_tags(run_id, {schema.STATUS_REASON: reason, schema.FAILURE_KIND: kind})
-        self._end(run_id, "FAILED")
+        tags = _tags({schema.STATUS_REASON: reason, schema.FAILURE_KIND: kind})
+        texts = {schema.FAILURE: details} if details else {}
+        self.courier.write(Change(run_id, _ms(), tags=tags, texts=texts, status="FAILED"))
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Add metrics, also to a finished run (test scores); they are shown on its model too."""
-        self._log_metrics(run_id, metrics, step, lineage.model_id_of(self.client.get_run(run_id)))
+        self.courier.write(Change(run_id, _ms(), metrics=dict(metrics), step=step))
 
     def log_text(self, run_id: str, path: str, text: str) -> None:
         """Write a text artifact; an older one at `path` is replaced."""
-        self.client.log_text(run_id, text, path)
+        self.courier.write(Change(run_id, _ms(), texts={path: text}))
 
     def log_folder(self, run_id: str, path: str, folder: Path) -> None:
         """Write the files of `folder` into the artifact folder `path`; older ones of the same names are replaced."""
-        self.client.log_artifacts(run_id, str(folder), path)
+        self.courier.write(Change(run_id, _ms(), folders={path: str(folder)}))
 
     def log_dict(self, run_id: str, path: str, value: Mapping[str, Any]) -> None:
-        """Write `value` as JSON or YAML, as the ending of `path` says."""
-        self.client.log_dict(run_id, dict(value), path)
+        """Write `value` as JSON."""
+        self.log_text(run_id, path, json.dumps(dict(value), indent=2, default=str))
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags, cut to what MLflow keeps."""
-        self._cache.touch(run_id)
-        for some in _chunks([RunTag(key, _cut(value, MAX_TAG)) for key, value in tags.items()], 100):
-            self.client.log_batch(run_id, tags=some)
+        self.courier.write(Change(run_id, _ms(), tags=_tags(tags)))
+
+    def real(self, run_id: str) -> str:
+        """The run's id in the store, as far as it has one."""
+        return self.courier.real(run_id)
 
     # Weights and traces ------------------------------------------------------------------------------------------
 
-    def artifact_uri(self, run_id: str) -> str:
-        """Where the run's artifacts are; asked once, since it never changes."""
+    def artifact_uri(self, run_id: str) -> str | None:
+        """Where the run's artifacts are; asked once, since it never changes. None while that cannot be told."""
+        run_id = self.real(run_id)
         if run_id not in self._artifacts:
-            self._artifacts[run_id] = str(self.client.get_run(run_id).info.artifact_uri)
+            unknown = PROVISIONAL.fullmatch(run_id)
+            run = None if unknown else self.courier.attempt(lambda: self.client.get_run(run_id))
+            if run is None:
+                return None
+            self._artifacts[run_id] = str(run.info.artifact_uri)
         return self._artifacts[run_id]
 
     def model_folder(self, run_id: str) -> Path:
-        """Local folder of the run's weights, see `weights.model_folder`."""
-        return weights.model_folder(self.client, run_id)
+        """Local folder of the run's weights, see `weights.model_folder`; of a run that waits, where it waits."""
+        run_id = self.real(run_id)
+        return self._kept(run_id) or self.courier.ask(lambda: weights.model_folder(self.client, run_id))
 
     def folder(self, uri: str) -> Path:
         """Local folder of `runs:/...` or `models:/...`, others' too, see `weights.download_model`."""
-        return weights.fetch(self.client, uri)
+        uri = PROVISIONAL.sub(lambda match: self.real(match[0]), uri)
+        run_id, _, path = uri.removeprefix("runs:/").partition("/")
+        kept = self._kept(run_id) if uri.startswith("runs:/") and path == schema.MODEL_FOLDER else None
+        try:
+            return kept or self.courier.ask(lambda: weights.fetch(self.client, uri))
+        except UserError:
+            self._cache.doubt(run_id)  # pruned by another process, perhaps
+            raise
 
     def link_traces(self, trace_ids: Sequence[str], run_id: str) -> None:
         """Show the traces of a decision on the run that it decided."""
-        for some in _chunks(list(trace_ids), 100):
-            self.client.link_traces_to_run(list(some), run_id)
+        if trace_ids:
+            self.courier.write(Change(run_id, _ms(), traces=list(trace_ids)))
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -241,107 +260,118 @@ class Store:
 
         Without those that have not settled yet who does their work.
         """
-        return [record for record in self._cache.refresh() if not claims.undecided(record)]
+        courier = self.courier
+        courier.deliver_waiting()
+        for change in courier.delivered:
+            self._cache.touch(change.run_id)
+        known = courier.attempt(self._cache.refresh) if self._cache.filled else courier.ask(self._cache.refresh)
+        if known is not None:
+            courier.delivered.clear()
+        pending = [*courier.delivered, *courier.waiting]
+        shown = applied(self._cache.known(), pending, self.experiment_id) if pending else self._cache.known()
+        return [record for record in shown if not claims.undecided(record)]
 
     def resync(self) -> list[RunRecord]:
         """Like `runs`, but read anew: sees what others edited or deleted in finished runs."""
         self._cache.clear()
         return self.runs()
 
+    def every(self) -> list[RunRecord]:
+        """All our runs of this experiment, oldest first, read anew: a millisecond or two for each."""
+        return telling(self.client, self.experiment_id, newest=sys.maxsize)
+
     def by_fingerprint(self, fingerprint: str, tasks: str = "") -> RunRecord | None:
         """The newest FINISHED run of `fingerprint` in any experiment; `tasks`: only with this value of the tag.
 
         One of this experiment is among the `runs` from the next call on, however little it tells.
+        In an outage: among what is known here.
         """
         known = self._cache.finished(fingerprint)
         if known and tasks in ("", known.tags.get(schema.TASKS)):
             return known
         where = f"{OURS} AND status = 'FINISHED' AND tags.`{schema.FINGERPRINT}` = {_quoted(fingerprint)}"
         where += f" AND tags.`{schema.TASKS}` = {_quoted(tasks)}" if tasks else ""
-        experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
-        runs = self.client.search_runs(experiments, where, 1, 1, ["attributes.start_time DESC"])
-        found = record_of(runs[0]) if runs else None
+
+        def newest() -> list[RunRecord]:
+            experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
+            return [record_of(r) for r in self.client.search_runs(experiments, where, 1, 1, ["start_time DESC"])]
+
+        runs = self.courier.attempt(newest)
+        found = runs[0] if runs else None
         if found and found.experiment_id == self.experiment_id:
             self._cache.touch(found.run_id)
         return found
 
     def close_orphans(self) -> list[str]:
-        """Close as FAILED what dead processes left RUNNING, and return the ids. Asks nothing where all are ours."""
-        mine = this_process().dump()
-        running = [r for r in self._cache.running() if r.tags.get(schema.OWNER) != mine]
-        # Read again: it may have ended, or yielded, just before its process did.
-        now = [self._cache.reread(run.run_id) for run in running if self.deserted(run)]
-        orphans = [run.run_id for run in now if run and run.status == "RUNNING"]
+        """Close as FAILED what dead processes left RUNNING, and return the ids. Asks nothing where all are ours.
+
+        What those processes could not write is written first. Nothing is done in an outage: the next call will.
+        """
+        reason = "The process that ran it is gone (killed, or the machine restarted)."
+        orphans = self._orphans.left()
         for run_id in orphans:
-            self.fail_run(run_id, "The process that ran it is gone (killed, or the machine restarted).", kind="orphan")
+            self.fail_run(run_id, reason, kind="orphan")
         return orphans
 
     def close_own(self, search_run_id: str, reason: str) -> list[str]:
         """Close as FAILED what this process has left RUNNING under a search, wherever it was cut off; the ids."""
-        where = f"attributes.status = 'RUNNING' AND tags.`{schema.PARENT_RUN}` = '{search_run_id}'"
-        found = ask(self.client, self.experiment_id, where, MAX_TRIALS, "attributes.start_time DESC")
+        where = f"attributes.status = 'RUNNING' AND tags.`{schema.PARENT_RUN}` = '{self.real(search_run_id)}'"
+        order = "attributes.start_time DESC"
+        found = None
+        if self.courier.idle:
+            found = self.courier.attempt(lambda: ask(self.client, self.experiment_id, where, MAX_TRIALS, order))
+        if found is None:
+            found = [r for r in self.runs() if r.status == "RUNNING" and r.search_run_id == self.real(search_run_id)]
         own = [run.run_id for run in found if run.tags.get(schema.OWNER) == this_process().dump()]
         for run_id in own:
             self.fail_run(run_id, reason, kind="interrupted")
         return own
 
-    def deserted(self, record: RunRecord) -> bool:
-        """Whether the process behind a RUNNING run is gone: provably on this host, by its silence on another."""
-        owner = record.tags.get(schema.OWNER, "")
-        if provably_dead(owner) or of_this_host(owner):
-            return provably_dead(owner)
-        search = record_of(self.client.get_run(record.search_run_id or record.run_id))
-        seen = int(search.tags.get(schema.ALIVE) or search.start_ms)
-        return self._watch.silent_s(search.run_id, seen) > SILENCE_S
-
     # Inside ------------------------------------------------------------------------------------------------------
 
-    def _create(self, kind: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
-        """A RUNNING run that is ours from its first moment: all tags come with its creation."""
+    def _open(self, kind: str, change: Change) -> str:
+        """Open a run that is ours from its first moment; its id."""
         ours = {schema.SCHEMA_TAG: schema.SCHEMA, schema.KIND: kind, schema.OWNER: this_process().dump()}
-        every = {key: _cut(value, MAX_TAG) for key, value in {**tags, **ours}.items() if value}
-        run: Run = self.client.create_run(self.experiment_id, tags=every, run_name=name)
-        run_id = str(run.info.run_id)
-        for some in _chunks([Param(key, _cut(value, MAX_PARAM)) for key, value in params.items()], 100):
-            self.client.log_batch(run_id, params=some)
-        self._cache.touch(run_id)
-        return run_id
+        tags = {key: value for key, value in _tags({**change.tags, **ours}).items() if value}
+        self.courier.write(Change(**{**vars(change), "tags": tags}))
+        return self.real(change.run_id)
+
+    def _settled(self, run_id: str) -> bool:
+        if PROVISIONAL.fullmatch(run_id):
+            return True
+        winner = claims.settle(self.client, record_of(self.client.get_run(run_id)), self._orphans.deserted)
+        self._cache.touch(winner)
+        if winner == run_id:
+            return True
+        self.client.set_terminated(run_id, "KILLED")
+        self.client.delete_run(run_id)
+        return False
+
+    def _kept(self, run_id: str) -> Path | None:
+        """Weights that wait for the store."""
+        found = (Path(c.weights) for c in self.courier.waiting if c.run_id == run_id and c.weights)
+        return next((folder for folder in found if folder.is_dir()), None)
+
+    def _described(self, run_id: str, text: str) -> str:
+        board = f"[Leaderboard]({leaderboard_path(self.experiment_id, run_id)})"
+        report = f"[Report](#/experiments/{self.experiment_id}/runs/{run_id}/artifacts/{schema.REPORT})"
+        return _cut(f"{board} · {report}\n\n{text}".strip(), MAX_TAG)
 
     def _follow(self) -> Path | None:
         location = self.client.get_experiment(self.experiment_id).artifact_location
         return moved.follow(sqlite_file(self.uri), location)
 
-    def _found(self, run_id: str) -> Run | None:
-        """The run; None when its owner has purged it, which is no reason for us to stop."""
-        try:
-            return self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
 
-    def _log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, model_id: str | None) -> None:
-        now = time.time_ns() // 1_000_000
-        self._cache.touch(run_id)
-        self._log_batches(
-            run_id,
-            [
-                Metric(key, float(value), now, step, model_id=model_id, run_id=run_id if model_id else None)
-                for key, value in metrics.items()
-            ],
-        )
+def _ms() -> int:
+    return time.time_ns() // 1_000_000
 
-    def _log_curves(self, run_id: str, curves: Sequence[Curve]) -> None:
-        self._log_batches(run_id, [Metric(key, float(value), at, step) for key, value, step, at in curves])
 
-    def _log_batches(self, run_id: str, metrics: list[Metric]) -> None:
-        """Points that are no number are left out: they would spoil every plot and sort."""
-        for some in _chunks([metric for metric in metrics if math.isfinite(metric.value)], 1000):
-            self.client.log_batch(run_id, metrics=some)
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: _cut(value, MAX_TAG) for key, value in tags.items()}
 
-    def _end(self, run_id: str, status: str) -> None:
-        self.client.set_terminated(run_id, status)
-        self._cache.touch(run_id)
+
+def _params(params: Mapping[str, Any]) -> dict[str, str]:
+    return {key: _cut(value, MAX_PARAM) for key, value in params.items()}
 
 
 def _now() -> str:
@@ -357,7 +387,3 @@ def _cut(value: object, limit: int) -> str:
 def _quoted(value: str) -> str:
     """A string in MLflow's filter language, which has two kinds of quotes and no escapes."""
     return f'"{value}"' if "'" in value else f"'{value}'"
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
-    return (items[i : i + size] for i in range(0, len(items), size))

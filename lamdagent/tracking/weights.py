@@ -12,27 +12,32 @@ from mlflow.exceptions import MlflowException
 from lamdagent.errors import UserError
 from lamdagent.objects.offline import cache_folder
 from lamdagent.tracking.layout import gathered, local_root, settle
-from lamdagent.tracking.schema import KIND, MODEL_FOLDER, WEIGHTS
+from lamdagent.tracking.schema import KIND, MODEL_FOLDER, PRUNED, WEIGHTS
 
 
-def publish(client: MlflowClient, run_id: str, staging: Path, artifact_path: str = MODEL_FOLDER) -> None:
-    """Make `staging` the artifact folder `artifact_path` of the run. `staging` is CONSUMED.
+def publish(client: MlflowClient, run_id: str, staging: Path, *, keep: bool = False) -> None:
+    """Make `staging` the run's artifact folder of weights. `staging` is CONSUMED unless it is to be kept.
 
     On a local artifact root of the same file system it is renamed: at once, no second copy, never half there.
     Calling it again after a failure is safe, also when the folder had already arrived.
     """
-    if not staging.exists() and client.list_artifacts(run_id, artifact_path):
+    if not staging.exists() and client.list_artifacts(run_id, MODEL_FOLDER):
         return
     root = local_root(client.get_run(run_id).info.artifact_uri)
     if root is None:
-        client.log_artifacts(run_id, str(staging), artifact_path)
-        shutil.rmtree(staging)
+        _upload(client, run_id, staging)
+        if not keep:
+            shutil.rmtree(staging)
         return
-    target = root / artifact_path
+    target = root / MODEL_FOLDER
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     open_to_all(staging)
+    if keep:
+        staging = Path(shutil.copytree(staging, Path(tempfile.mkdtemp(dir=target.parent)) / MODEL_FOLDER))
     _rename(staging, target)
+    if keep:
+        staging.parent.rmdir()
 
 
 def open_to_all(folder: Path) -> None:
@@ -48,9 +53,13 @@ def model_folder(client: MlflowClient, run_id: str) -> Path:
     Raises:
         UserError: the run has no weights (any more).
     """
-    root = local_root(client.get_run(run_id).info.artifact_uri)
+    run = client.get_run(run_id)
+    if run.data.tags.get(PRUNED):
+        again = f"`python -m lamdagent rebuild {run_id}` makes them again"
+        raise UserError(f"The weights of the run {run_id} are pruned; {again}.")
+    root = local_root(run.info.artifact_uri)
     if root is None:
-        return _fetched(client, f"runs:/{run_id}/{MODEL_FOLDER}", f"run-{run_id}")
+        return _fetched(client, f"runs:/{run_id}/{MODEL_FOLDER}", cached_model(run_id))
     folder = root / MODEL_FOLDER
     if not folder.is_dir():
         raise UserError(f"The run {run_id} has no weights at {folder}; they were never written or have been deleted.")
@@ -73,7 +82,7 @@ def fetch(client: MlflowClient, uri: str) -> Path:
     try:
         return _resolve(client, uri)
     except MlflowException as error:
-        raise UserError(f"The model {uri} cannot be read from MLflow: {str(error).splitlines()[0]}") from None
+        raise UserError(f"The model {uri} cannot be read from MLflow: {str(error).splitlines()[0]}") from error
 
 
 def _resolve(client: MlflowClient, uri: str) -> Path:
@@ -92,17 +101,33 @@ def _resolve(client: MlflowClient, uri: str) -> Path:
     return _resolve(client, weights) if weights else gathered(client, uri)
 
 
-def _fetched(client: MlflowClient, uri: str, name: str) -> Path:
-    """Download `uri` into the user's cache, once; safe with several processes at once."""
-    cache = cache_folder() / "models"
-    target = cache / name
+def cached_model(run_id: str) -> Path:
+    """Where this machine keeps the weights of a run whose artifacts are on a server, once they were wanted here."""
+    return cache_folder() / "models" / f"run-{run_id}"
+
+
+def stored_bytes(client: MlflowClient, run_id: str) -> int:
+    """Bytes of the run's weights in the store."""
+    return sum(file.file_size or 0 for file in client.list_artifacts(run_id, MODEL_FOLDER))
+
+
+def _fetched(client: MlflowClient, uri: str, target: Path) -> Path:
+    """Download `uri` into the user's cache, once; safe with several processes at once, and nothing half is left."""
     if not target.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=cache))
-        folder = Path(download_artifacts(uri, dst_path=str(work), tracking_uri=client.tracking_uri))
-        settle(folder, target)
-        shutil.rmtree(work, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as work:
+            settle(Path(download_artifacts(uri, dst_path=work, tracking_uri=client.tracking_uri)), target)
     return target
+
+
+def _upload(client: MlflowClient, run_id: str, folder: Path) -> None:
+    """File by file, without those that an upload that was cut off had brought there whole."""
+    there = {Path(file.path).name: file.file_size for file in client.list_artifacts(run_id, MODEL_FOLDER)}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            client.log_artifacts(run_id, str(path), f"{MODEL_FOLDER}/{path.name}")
+        elif there.get(path.name) != path.stat().st_size:
+            client.log_artifact(run_id, str(path), MODEL_FOLDER)
 
 
 def _rename(source: Path, target: Path) -> None:
@@ -112,7 +137,6 @@ def _rename(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".uploading-"))
-        shutil.copytree(source, work, dirs_exist_ok=True)
-        work.rename(target)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".uploading-") as work:
+            Path(shutil.copytree(source, Path(work) / target.name)).rename(target)
         shutil.rmtree(source)
