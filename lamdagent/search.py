@@ -7,7 +7,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,8 @@ class Search:
         """Why the search must stop once everything has landed; empty while it need not."""
         self.stop = stop or Interruption()
         self._patience_s = LAST_CHANCE_S
+        self._done_before: set[str] = set()
+        """Fingerprints of picks that had a finished run in the store: of a large experiment, memory is an excerpt."""
         self.models: tuple[Model, ...] = ()
         self.open: dict[str, _Open] = {}
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
@@ -142,7 +144,7 @@ class Search:
 
     def space(self, history: History) -> ActionSpace:
         """The legal actions over the initial models and everything produced so far."""
-        return action_space(self.plan, self.models, history)
+        return action_space(self.plan, self.models, history, self._done_before)
 
     # Before the loop ---------------------------------------------------------------------------------------------
 
@@ -279,6 +281,7 @@ class Search:
         known = self.journal.done(decision, self.plan)
         if known is None:
             return False
+        self._done_before.add(decision.action.fingerprint)
         if known.experiment_id != self.journal.store.experiment_id:
             self.budget.trials += 1
             self.journal.adopt(known, decision, self.plan, text)
@@ -455,8 +458,11 @@ def pending(history: History) -> tuple[Action, ...]:
     return tuple(t.action for t in history.actions if t.status == "running" and t.action and t.action.models)
 
 
-def action_space(plan: Plan, models: Sequence[Model], history: History) -> ActionSpace:
-    """The legal actions over `models`, what the history's actions made and still has weights, and others' at hand."""
+def action_space(plan: Plan, models: Sequence[Model], history: History, done: Collection[str] = ()) -> ActionSpace:
+    """The legal actions over `models`, what the history's actions made and still has weights, and others' at hand.
+
+    `done`: fingerprints that are not offered either, though the history, which may be an excerpt, lacks them.
+    """
     made = [t.model for t in history.actions if t.model and t.score and not t.pruned]
     others = [t.model for t in history.foreign if t.model and t.model.location and not t.model.initial]
     unique = {m.fingerprint: m for m in [*models, *others, *made]}
@@ -464,7 +470,7 @@ def action_space(plan: Plan, models: Sequence[Model], history: History) -> Actio
         plan.types,
         list(unique.values()),
         plan.datasets,
-        tried=tried_fingerprints(history),
+        tried=tried_fingerprints(history) | set(done),
         seed=plan.config.search.seed,
         data_fraction=plan.config.data_fraction,
         max_depth=plan.config.search.max_depth,

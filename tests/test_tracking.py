@@ -143,7 +143,8 @@ class Contract:
         assert store.find_search("unknown") is None
         assert ended and ended.status == "KILLED" and ended.tags[schema.STATUS_REASON] == "stopped by the user"
         assert again.status == "RUNNING" and again.metrics["score"] == 0.3
-        assert leaderboard_path(store.experiment_id, run) in again.tags[schema.DESCRIPTION]
+        described = store.client.get_run(run).data.tags[schema.DESCRIPTION]
+        assert leaderboard_path(store.experiment_id, run) in described
         view = json.loads(store.client.get_experiment(store.experiment_id).tags[VIEW_TAG + run])
         assert run in view["searchFilter"] and "metrics.`task.bfcl`" in view["selectedColumns"]
 
