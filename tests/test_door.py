@@ -11,6 +11,7 @@ from lamdagent.enumeration import canonical, fingerprint_of
 from lamdagent.errors import ConfigError, IllegalAction
 from lamdagent.objects.dataset import Dataset
 from lamdagent.plan import Plan, make_outline, make_plan
+from lamdagent.selection.prompting import _wanted
 from tests.builders import DATASETS, model, pool, space
 from tests.test_config import composed
 
@@ -55,6 +56,8 @@ def test_fingerprints_of_earlier_actions_stay() -> None:
         ("kto_lora", "micro_batch_size=1", "micro_batch_size: got 1, wanted at least 2"),
         ("grpo_lora", "batch_size=60", "batch_size: got 60, wanted a multiple of generations = 8"),
         ("grpo_lora", "generations=[8,24]", "batch_size: got 64, wanted a multiple of generations = 24"),
+        ("distill_full", "beta=[0.5,2]", "beta: got 2.0, wanted 0 to 1"),
+        ("rloo_lora", "temperature=0", "temperature: got 0.0, wanted more than 0"),
         ("rloo_full", "generations=1", "generations: got 1, wanted at least 2"),
         ("grpo_full", "reward=polite", "reward: 'polite' in 'polite' is no reward"),
         (
@@ -102,6 +105,12 @@ def test_unlike_models_are_drawn_and_like_ones_refused() -> None:
     there = some.make("distill", {**objects, "teacher": [two]}, {})
     back = some.make("distill", {**objects, "model": [two]}, {})
     assert there.models == (one, two) and back.models == (two, one) and there.fingerprint != back.fingerprint
+
+
+def test_the_agent_is_told_what_fits() -> None:
+    distill, grpo = plan("distill_lora,grpo_lora").types
+    assert _wanted(distill.slots[1]) == "one model other than model, with the same vocabulary"
+    assert _wanted(grpo.slots[1]) == "one prompts dataset with answer"
 
 
 def test_distillation_needs_a_second_model() -> None:

@@ -1,6 +1,9 @@
 """Learning from a better model of the same vocabulary, full or LoRA (on-policy: https://arxiv.org/abs/2306.13649)."""
 
+from typing import Annotated
+
 from lamdagent.actions.context import Context, Loaded
+from lamdagent.actions.limits import Above, Between
 from lamdagent.actions.training import Recipe, Training
 from lamdagent.objects.dataset import COLUMNS
 
@@ -12,9 +15,9 @@ def distill(
     teacher: str,
     dataset: str,
     learning_rate: float = 1e-6,
-    beta: float = 1.0,
+    beta: Annotated[float, Between(0.0, 1.0)] = 1.0,
     completion_length: int = 256,
-    temperature: float = 1.0,
+    temperature: Annotated[float, Above(0.0)] = 1.0,
     steps: int = 100,
     epochs: float = 1.0,
     batch_size: int = 16,

@@ -50,6 +50,30 @@ class AtLeast(_Plain):
 
 
 @dataclass(frozen=True)
+class Between(_Plain):
+    """A range, its ends included."""
+
+    low: float
+    high: float
+
+    def fault(self, value: Any, grid: Grid) -> str:
+        """See `Limit`."""
+        fits = self.low <= value <= self.high
+        return "" if fits else f"got {value}, wanted {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Above(_Plain):
+    """A value that is not reached itself."""
+
+    low: float
+
+    def fault(self, value: Any, grid: Grid) -> str:
+        """See `Limit`."""
+        return "" if value > self.low else f"got {value}, wanted more than {self.low:g}"
+
+
+@dataclass(frozen=True)
 class MultipleOf(_Plain):
     """A multiple of every value of another hyperparameter."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from lamdagent.actions.context import Context, Loaded
-from lamdagent.actions.limits import AtLeast, MultipleOf
+from lamdagent.actions.limits import Above, AtLeast, MultipleOf
 from lamdagent.actions.training import Recipe, Training
 from lamdagent.objects.dataset import COLUMNS
 from lamdagent.rewards.mix import Reward, columns_of, terms
@@ -27,7 +27,7 @@ def grpo(
     beta: float = 0.0,
     generations: Annotated[int, SEVERAL] = 8,
     completion_length: int = 256,
-    temperature: float = 1.0,
+    temperature: Annotated[float, Above(0.0)] = 1.0,
     steps: int = 100,
     epochs: float = 1.0,
     batch_size: Annotated[int, WHOLE_GROUPS] = 64,
@@ -71,7 +71,7 @@ def rloo(
     beta: float = 0.05,
     generations: Annotated[int, SEVERAL] = 4,
     completion_length: int = 256,
-    temperature: float = 1.0,
+    temperature: Annotated[float, Above(0.0)] = 1.0,
     steps: int = 100,
     epochs: float = 1.0,
     batch_size: Annotated[int, WHOLE_GROUPS] = 64,
