@@ -216,7 +216,8 @@ class ActionSpace:
                 f"these models do not fit together in {action_type.name}: architecture, vocabulary or base differ"
             )
         if not action_type.holds_unlike(objects):
-            raise IllegalAction(f"{action_type.name} takes different models in its slots; choose another one")
+            pair = next(f"{slot.name} and {slot.unlike}" for slot in action_type.slots if slot.unlike)
+            raise IllegalAction(f"{action_type.name} takes different models as {pair}; choose another one for either")
 
 
 def _holds_models(slot: Slot) -> bool:

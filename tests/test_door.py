@@ -100,7 +100,7 @@ def test_unlike_models_are_drawn_and_like_ones_refused() -> None:
     assert all(action and len(set(action.models)) == 2 for action in drawn)
     one, two = pool(70)[:2]
     objects = {"model": [one], "teacher": [one], "dataset": [DATASETS[0]]}
-    with pytest.raises(IllegalAction, match="takes different models"):
+    with pytest.raises(IllegalAction, match="takes different models as teacher and model"):
         some.make("distill", objects, {})
     there = some.make("distill", {**objects, "teacher": [two]}, {})
     back = some.make("distill", {**objects, "model": [two]}, {})

@@ -91,8 +91,8 @@ def one_of(*allowed: str) -> OneOf:
 
 
 def limits_of(annotation: Any) -> tuple[Limit, ...]:
-    """The limits in an `Annotated` type; none in a plain one."""
-    return tuple(getattr(annotation, "__metadata__", ()))
+    """The limits in an `Annotated` type, whatever else stands there; none in a plain one."""
+    return tuple(note for note in getattr(annotation, "__metadata__", ()) if hasattr(note, "fault"))
 
 
 def plain_type(annotation: Any) -> Any:
