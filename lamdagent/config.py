@@ -244,6 +244,8 @@ class SlotConfig:
     """any, initial or produced."""
     mirror: str = ""
     """Hyperparameter that is the first of two models' share."""
+    unlike: str = ""
+    """The slot of another model: the two are never the same and have one vocabulary."""
 
 
 @dataclass
@@ -264,6 +266,8 @@ class ActionConfig:
     """Change it when the function would make another model from the same inputs."""
     timeout_minutes: float = 240.0
     """An action that runs longer is ended as failed."""
+    needs: list[str] = field(default_factory=list)
+    """What must be there where actions run: gpu, or a Python package by its import name."""
     accelerate: Any = None
     """Train over several processes: accelerate's launch configuration, such as {num_processes: 8}, or a file that
     `accelerate config` made; null = in the worker process."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from lamdagent import launching
 from lamdagent.actions.action import ActionType, Scalar, Slot
+from lamdagent.actions.limits import limits_of, plain_type
 from lamdagent.config import ActionConfig, Config, SlotConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.fingerprint import task_fingerprint
@@ -59,13 +60,14 @@ def make_plan(config: Config) -> Plan:
     faults = list(_ranges(config))
     types = launching.checked(_each(faults, config.actions, _action_type), faults)
     faults += launching.cluster_faults(types, config.execution)
+    faults += launching.need_faults(types, config.execution)
     datasets = _each(faults, config.datasets, load_dataset)
     tasks = _each(faults, config.tasks, _task)
     faults += source_faults(config)
     for name, model in config.models.items():
         faults += [f"models.{name}: {fault}" for fault in check_source(dataclasses.asdict(model))]
     if not faults:
-        faults += _reachable(types, datasets)
+        faults += _reachable(types, datasets, len(config.models))
     if faults:
         raise ConfigError(faults)
     return Plan(config, tuple(types), tuple(datasets), tuple(tasks))
@@ -195,10 +197,11 @@ def _action_type(name: str, settings: ActionConfig) -> ActionType:
         values = given if isinstance(given, list) else [given]
         if not values:
             raise UserError(f"actions.{name}.hyperparameters.{key}: an empty list leaves nothing to choose from")
-        grid[key] = tuple(_scalar(f"actions.{name}.hyperparameters.{key}", v, parameter.annotation) for v in values)
-    for slot in slots:
-        if slot.mirror and slot.mirror not in grid:
-            raise UserError(f"actions.{name}.slots.{slot.name}.mirror: {slot.mirror!r} is not a hyperparameter")
+        wanted = plain_type(parameter.annotation)
+        grid[key] = tuple(_scalar(f"actions.{name}.hyperparameters.{key}", v, wanted) for v in values)
+    read = _limited(name, grid, tunable)
+    slots = tuple(dataclasses.replace(s, columns=read) if s.kind == "prompts" else s for s in slots)
+    _check_bonds(name, slots, grid)
     if not settings.timeout_minutes > 0:
         raise UserError(f"actions.{name}.timeout_minutes: got {settings.timeout_minutes}, wanted more than 0")
     return ActionType(
@@ -210,8 +213,38 @@ def _action_type(name: str, settings: ActionConfig) -> ActionType:
         paper=settings.paper,
         version=settings.version,
         timeout_minutes=settings.timeout_minutes,
+        needs=tuple(settings.needs),
         accelerate=launching.read(f"actions.{name}.accelerate", settings.accelerate),
     )
+
+
+def _limited(
+    name: str, grid: Mapping[str, tuple[Scalar, ...]], parameters: Mapping[str, inspect.Parameter]
+) -> tuple[str, ...]:
+    """The columns that some value of the grid reads, once every value has been found within its limits."""
+    columns: set[str] = set()
+    for key, values in grid.items():
+        for limit in limits_of(parameters[key].annotation):
+            for value in values:
+                if fault := limit.fault(value, grid):
+                    raise UserError(f"actions.{name}.hyperparameters.{key}: {fault}")
+                columns |= limit.columns(value)
+    return tuple(sorted(columns))
+
+
+def _check_bonds(name: str, slots: tuple[Slot, ...], grid: Mapping[str, Any]) -> None:
+    """What a slot says of hyperparameters and other slots must be there."""
+    single = [slot.name for slot in slots if slot.kind == "model"]
+    for slot in slots:
+        path = f"actions.{name}.slots.{slot.name}"
+        if slot.mirror and slot.mirror not in grid:
+            raise UserError(f"{path}.mirror: {slot.mirror!r} is not a hyperparameter")
+        others = [other for other in single if other != slot.name]
+        if slot.unlike and (slot.name not in single or slot.unlike not in others):
+            allowed = ", ".join(others) or "none here"
+            raise UserError(f"{path}.unlike: got {slot.unlike!r}, wanted another slot of kind model: {allowed}")
+    if len(pairs := [slot.name for slot in slots if slot.unlike]) > 1:
+        raise UserError(f"actions.{name}.slots: {' and '.join(pairs)} have `unlike`; one slot of an action can")
 
 
 def _parameters(name: str, function: str) -> dict[str, inspect.Parameter]:
@@ -235,7 +268,8 @@ def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
     maximum = settings.maximum if settings.maximum is not None else max(minimum, 2 if several else 1)
     if not (2 if several else 1) <= minimum <= maximum or (not several and maximum > 1):
         raise UserError(f"{path}: minimum {minimum} and maximum {maximum} make no sense for kind {settings.kind}")
-    return Slot(name, settings.kind, minimum, maximum, settings.role, settings.mirror)  # type: ignore[arg-type]
+    ties = settings.role, settings.mirror, settings.unlike
+    return Slot(name, settings.kind, minimum, maximum, *ties)  # type: ignore[arg-type]
 
 
 def _scalar(path: str, value: Any, annotation: Any) -> Scalar:
@@ -247,31 +281,38 @@ def _scalar(path: str, value: Any, annotation: Any) -> Scalar:
     raise UserError(f"{path}: got {value!r} ({type(value).__name__}), wanted {wanted}")
 
 
-def _reachable(types: list[ActionType], datasets: list[Dataset]) -> list[str]:
+def _reachable(types: list[ActionType], datasets: list[Dataset], models: int) -> list[str]:
     """Faults for action types whose inputs can never exist, found by growing the set of things that can."""
-    kinds: set[str] = {d.kind for d in datasets}
     runnable: set[str] = set()
     grown = True
     while grown:
         before = len(runnable)
         for action_type in types:
-            if all(_can_fill(slot, kinds, bool(runnable)) for slot in action_type.slots):
+            if all(_can_fill(slot, datasets, models, bool(runnable)) for slot in action_type.slots):
                 runnable.add(action_type.name)
         grown = len(runnable) > before
     faults = []
     for action_type in types:
         if action_type.name not in runnable:
-            slot = next(s for s in action_type.slots if not _can_fill(s, kinds, bool(runnable)))
-            why = (
-                "no action can produce a model for it"
-                if slot.kind in ("model", "models")
-                else "there is no such dataset"
-            )
-            faults.append(f"actions.{action_type.name}: its slot {slot.name!r} takes {slot.kind}, but {why}")
+            slot = next(s for s in action_type.slots if not _can_fill(s, datasets, models, bool(runnable)))
+            faults.append(f"actions.{action_type.name}: its slot {slot.name!r} takes {_why_not(slot, datasets)}")
     return faults
 
 
-def _can_fill(slot: Slot, kinds: set[str], something_runs: bool) -> bool:
+def _can_fill(slot: Slot, datasets: list[Dataset], models: int, something_runs: bool) -> bool:
     if slot.kind not in ("model", "models"):
-        return slot.kind in kinds
+        return any(dataset.fits(slot.kind, slot.columns) for dataset in datasets)
+    if slot.unlike and models < 2:
+        return something_runs
     return slot.role != "produced" or something_runs
+
+
+def _why_not(slot: Slot, datasets: list[Dataset]) -> str:
+    if slot.unlike:
+        return "another model, but there is only one, and no action can produce a second"
+    if slot.kind in ("model", "models"):
+        return f"{slot.kind}, but no action can produce a model for it"
+    found = [f"{d.name} has {', '.join(d.columns or ())}" for d in datasets if d.kind == slot.kind]
+    if found:
+        return f"{slot.kind} with the columns {', '.join(slot.columns)}, but {'; '.join(found)}"
+    return f"{slot.kind}, but there is no such dataset"

@@ -23,7 +23,7 @@ from lamdagent.trial import History, Trial
 
 TRAINERS: Mapping[str, str] = {  # from the most special to the plainest; the params are TRL's own
     "center_rewards_coefficient": "reward",
-    "teacher_model_name_or_path": "distillation",
+    "teacher_model_name_or_path": "distill",
     "normalize_advantages": "rloo",
     "num_generations": "grpo",
     "desirable_weight": "kto",
@@ -276,7 +276,7 @@ class _Reader:
         slots: dict[str, tuple[str, ...]] = {}
         data = self._data(record, {slot.kind for slot in action_type.slots}, notes)
         for slot in action_type.slots:
-            if slot.kind in ("model", "models"):
+            if slot.kind in ("model", "models") and not slot.unlike:  # a trainer's params name no teacher
                 slots.setdefault(slot.name, tuple(m.name for m in inputs))
             elif names := tuple(d.name for d in data if d.kind == slot.kind):
                 slots[slot.name] = names

@@ -45,6 +45,7 @@ def load_dataset(name: str, settings: DatasetConfig) -> Dataset:
         rows=len(mapped),
         path=str(_stored(fingerprint, text)),
         license=settings.license,
+        columns=tuple(sorted(set.intersection(*(set(row) for row in mapped)))),
     )
 
 
