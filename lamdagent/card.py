@@ -42,7 +42,7 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
         "## Initial models",
         _table(("model", "source", "licence"), ((m.name, *_origin(m)) for m in initial)),
         "## What is not known",
-        "\n".join(f"- {line}" for line in _unknown(trial, initial, data, history)),
+        "\n".join(f"- {line}" for line in _unknown(trial, initial, data, history, plan)),
         f"[Run {trial.run_id}]({page}{trial.run_id}) holds weights, `recipe.yaml` and, if every step is one that "
         "TRL or mergekit can do alone, `rebuild/`: plain commands that make the model again.",
     )
@@ -151,7 +151,7 @@ def _on_hub(settings: DatasetConfig | None) -> bool:
 
 
 def _unknown(
-    trial: Trial, initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]], history: History
+    trial: Trial, initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]], history: History, plan: Plan
 ) -> Iterable[str]:
     if silent := [m.name for m in initial if not _license(m)]:
         yield f"Nobody stated the licence of {', '.join(silent)}."
@@ -161,6 +161,10 @@ def _unknown(
         yield f"It descends from models of others ({', '.join(others)}), which may have seen the test items."
     if trial.test_score is None:
         yield "It was not scored on the test split."
+    if plan.findings.overlap:
+        yield plan.findings.overlap
+    if plan.config.evaluation.overlap == "off":
+        yield "Whether the training data hold evaluation items was not looked into."
     yield "What the initial models were trained on, these evaluation items included, was not looked into."
     yield "Nothing but the tasks above was measured: not safety, not bias, not other languages or longer texts."
 

@@ -31,3 +31,5 @@ class Dataset:
     """A local JSONL file with the canonical columns of `kind`; further columns are kept."""
     license: str = ""
     """As declared by the user; carried to the model card."""
+    dropped: str = ""
+    """Which rows were left out as bad, and why, for a person; empty when none was."""
