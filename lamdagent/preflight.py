@@ -7,9 +7,14 @@ from lamdagent.actions.action import ActionType
 from lamdagent.config import Config
 from lamdagent.errors import UserError
 from lamdagent.evaluation.task import Task
+from lamdagent.memory_guard import memory_faults
 from lamdagent.objects.dataset import Dataset
 
 MODES = ("refuse", "warn", "off")
+MEMORY_ADVICE = (
+    "take smaller rows or models, LoRA, or no such action; set execution.memory_gb if that is not the memory, or "
+    "execution.memory_check=warn to try it all the same"
+)
 
 
 @dataclass
@@ -32,6 +37,11 @@ def preflight(
     """Ask every guard about what could be built of `config`, cheap ones first; all that they find, at once."""
     findings = Findings()
     findings.warnings += _dropped(datasets)
+    if config.execution.memory_check != "off":
+        never, sometimes = memory_faults(config, types, datasets)
+        refused = config.execution.memory_check == "refuse"
+        (findings.faults if refused else findings.warnings).extend(f"{said}; {MEMORY_ADVICE}" for said in never)
+        findings.warnings += sometimes
     if config.evaluation.overlap != "off" and datasets and tasks:
         _compare(config, datasets, tasks, findings)
     return findings

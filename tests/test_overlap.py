@@ -2,18 +2,34 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
+from hydra import compose, initialize_config_dir
 
+from lamdagent.config import conf_folder, read
+from lamdagent.errors import ConfigError
 from lamdagent.evaluation.items import items
 from lamdagent.evaluation.overlap import COMMON, Questions, without
 from lamdagent.evaluation.task import Task
+from lamdagent.plan import Plan, make_plan
+from lamdagent.preflight import Findings
 from lamdagent.tooluse import bfcl
 from tests.searches import client_of, of_kind, runs_of, search, tag
 
 LONG = "A farmer has seventeen sheep, all but nine run away; how many sheep does the farmer have left in the end?"
 MIDDLE = "all but nine run away how many sheep does the farmer have left"
 SHORT = "Who wrote the play Hamlet?"
+AWAY = """
+task: away
+dataset_path: nobody-at-all/no-such-data
+output_type: multiple_choice
+test_split: test
+doc_to_text: question
+doc_to_choice: ["a", "b"]
+doc_to_target: 0
+"""
 QUESTIONS = [LONG, SHORT, "Yes?", "シェイクスピアが書いた悲劇の中で一番長いものはどれですか"]
 
 
@@ -81,6 +97,31 @@ def planted(tmp_path: Path) -> str:
     rows = [{"prompt": prompt, "completion": "x"} for prompt in prompts]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return "+datasets.mine={kind: sft, source: mine.jsonl}"
+
+
+def planned(folder: Path, *overrides: str) -> Plan:
+    (folder / "mine.jsonl").write_text(json.dumps({"prompt": "Repeat the word window.", "completion": "x"}) + "\n")
+    (folder / "away.yaml").write_text(AWAY)
+    data = f"+datasets.mine={{kind: sft, source: {folder}/mine.jsonl}}"
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return make_plan(read(compose("config", ["+experiment=smoke", data, *overrides])))
+
+
+def test_nothing_is_compared_where_the_user_says_so(tmp_path: Path) -> None:
+    assert planned(tmp_path, "evaluation.overlap=off").findings == Findings()
+    with pytest.raises(ConfigError, match="evaluation.overlap: got 'maybe'; allowed: refuse, warn, off"):
+        planned(tmp_path, "evaluation.overlap=maybe")
+
+
+def test_data_that_cannot_be_had_is_told_and_a_wrong_task_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    away = f"+tasks.away={{task: %s, metric: 'acc,none', folder: {tmp_path}}}"
+    found = planned(tmp_path, away % "away", "~datasets.mine").findings
+    assert len(found.warnings) == 1 and not found.leaks
+    assert found.warnings[0].startswith("tasks.away: no training data was compared with its items: ")
+    with pytest.raises(ConfigError, match="there is no lm-eval task 'astray'") as caught:
+        planned(tmp_path, away % "astray")
+    assert len(caught.value.faults) == 2  # the row is still found
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import Any
 from lamdagent.errors import UserError
 from lamdagent.evaluation.harness import load_task
 from lamdagent.evaluation.task import Split, Task
+from lamdagent.objects.sources import hub_answers
 from lamdagent.skills.hub import cache_only
 
 
@@ -54,7 +55,7 @@ def _loaded(task: Task, split: Split) -> Any:
         raise
     except Exception as error:  # datasets', the hub's, the parsers', the task's own: all mean that it cannot be had
         reason = _first_line(error)
-    if not _hub_answers():
+    if not hub_answers():
         raise NotAtHand(f"{reason}; the hub does not answer")
     try:
         return load_task(task, split)["tasks"][task.task]
@@ -86,19 +87,6 @@ def _rendered(task: Task, doc: dict[str, Any]) -> str:
         have = ", ".join(sorted(map(str, doc)))
         wanted = f"tasks.{task.name}.question: {task.question!r} is neither a column of its items nor a Jinja template"
         raise UserError(f"{wanted} over them ({error}); they have: {have}") from None
-
-
-def _hub_answers() -> bool:
-    import httpx
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        httpx.head(constants.ENDPOINT, timeout=5)
-    except httpx.HTTPError:
-        return False
-    return True
 
 
 @contextmanager
