@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import huggingface_hub
 import pytest
 from hydra import compose, initialize_config_dir
 
 from lamdagent.config import conf_folder, read
-from lamdagent.errors import ConfigError
-from lamdagent.evaluation.items import items
+from lamdagent.errors import ConfigError, UserError
+from lamdagent.evaluation import items as evaluation_items
+from lamdagent.evaluation.harness import load_task
+from lamdagent.evaluation.items import NotAtHand, items
 from lamdagent.evaluation.overlap import COMMON, Questions, without
 from lamdagent.evaluation.task import Task
 from lamdagent.plan import Plan, make_plan
@@ -26,7 +29,7 @@ task: away
 dataset_path: nobody-at-all/no-such-data
 output_type: multiple_choice
 test_split: test
-doc_to_text: question
+doc_to_text: "{{ question }}"
 doc_to_choice: ["a", "b"]
 doc_to_target: 0
 """
@@ -122,6 +125,44 @@ def test_data_that_cannot_be_had_is_told_and_a_wrong_task_refused(tmp_path: Path
     with pytest.raises(ConfigError, match="there is no lm-eval task 'astray'") as caught:
         planned(tmp_path, away % "astray")
     assert len(caught.value.faults) == 2  # the row is still found
+
+
+def test_what_is_not_cached_is_fetched_from_a_hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's own tasks read hub data sets, and say with a UserError that they are not cached."""
+
+    def load(task: Task, split: str) -> Any:
+        if datasets.config.HF_HUB_OFFLINE:
+            raise UserError("not in the cache")
+        return load_task(task, split)
+
+    repeat = Task("repeat", "pico_repeat", "", folder="builtin", splits={"search": "search", "test": "test"})
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(evaluation_items, "load_task", load)
+    monkeypatch.setattr(evaluation_items, "hub_answers", lambda: True)
+    assert len(items(repeat)) == 20
+    monkeypatch.setattr(evaluation_items, "hub_answers", lambda: False)
+    with pytest.raises(UserError, match="not in the cache"):
+        items(repeat)
+
+
+def test_questions_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    repeat = Task("repeat", "pico_repeat", "", folder="builtin", splits={"search": "search"}, question="{{ nothing }}")
+    with pytest.raises(UserError, match="tasks.repeat.question: '{{ nothing }}' is neither a column .* choices, label"):
+        items(repeat)
+    (tmp_path / "items.jsonl").write_text('{"asked": "What is this?"}\n')
+    text = AWAY.replace("nobody-at-all/no-such-data", f"json\ndataset_kwargs: {{data_files: {tmp_path}/items.jsonl}}")
+    text = text.replace("test_split: test", "test_split: train")
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(NotAtHand, match="'question' is undefined"):
+        items(Task("odd", "away", "", folder=str(tmp_path), splits={"search": "train"}))
+    (tmp_path / "odd.yaml").write_text(text.replace("{{ question }}", "Say: {{ asked }}"))
+    for given, told in (
+        ("asked", "What is this?"),
+        ("{{ asked | upper }}", "WHAT IS THIS?"),
+        ("", "Say: What is this?"),
+    ):
+        task = Task("odd", "away", "", folder=str(tmp_path), splits={"search": "train"}, question=given)
+        assert [item.question for item in items(task)] == [told]
 
 
 @pytest.mark.slow

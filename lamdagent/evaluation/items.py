@@ -37,13 +37,19 @@ def items(task: Task) -> list[Item]:
         UserError: lm-eval has no such task or split, or `Task.question` does not fit its items.
         NotAtHand: the data is neither here nor on a hub that answers.
     """
-    found = []
     with _quiet():
-        for split in task.splits:
-            one = _loaded(task, "test" if split == "test" else "search")
-            for number, doc in enumerate(one.eval_docs):
-                found.append(Item(task.name, split, str(doc.get("id", number)), _question(task, one, doc)))
-    return found
+        try:
+            return [item for split in task.splits for item in _read(task, "test" if split == "test" else "search")]
+        except (UserError, NotAtHand):
+            raise
+        except Exception as error:  # the task's own functions may raise anything over the items
+            raise NotAtHand(_first_line(error)) from error
+
+
+def _read(task: Task, split: Split) -> Iterator[Item]:
+    loaded = _loaded(task, split)
+    for number, doc in enumerate(loaded.eval_docs):
+        yield Item(task.name, split, str(doc.get("id", number)), _question(task, loaded, doc))
 
 
 def _loaded(task: Task, split: Split) -> Any:
@@ -51,18 +57,16 @@ def _loaded(task: Task, split: Split) -> Any:
     try:
         with cache_only(True):
             return load_task(task, split)["tasks"][task.task]
-    except UserError:
-        raise
     except Exception as error:  # datasets', the hub's, the parsers', the task's own: all mean that it cannot be had
-        reason = _first_line(error)
-    if not hub_answers():
-        raise NotAtHand(f"{reason}; the hub does not answer")
-    try:
-        return load_task(task, split)["tasks"][task.task]
-    except UserError:
-        raise
-    except Exception as error:
-        raise NotAtHand(_first_line(error)) from error
+        problem = error
+    if hub_answers():
+        try:
+            return load_task(task, split)["tasks"][task.task]
+        except Exception as error:
+            problem = error
+    if isinstance(problem, UserError):
+        raise problem
+    raise NotAtHand(_first_line(problem)) from problem
 
 
 def _question(task: Task, loaded: Any, doc: dict[str, Any]) -> str:
