@@ -37,6 +37,8 @@ def start(node: DictConfig) -> None:
 
     view = Terminal()
     view.say_warnings()
+    for warning in plan.findings.warnings:
+        view.say(warning, "yellow")
     try:
         _search(plan, OmegaConf.to_yaml(node, resolve=True), view)
     finally:

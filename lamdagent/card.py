@@ -1,6 +1,7 @@
 """The model card: what a model is, where it comes from, how good it is, and what is not known of it."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from lamdagent.trial import History, Trial
 
 UNKNOWN = "unknown"
 """The hub's own word for a licence that nobody states."""
+NON_COMMERCIAL = re.compile(r"(?<![a-z])(nc|non[-_ ]?commercial|research|academic)(?![a-z])", re.IGNORECASE)
+"""Licences under which what comes out may not be sold or used in a business, such as cc-by-nc-4.0."""
 
 
 def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
@@ -30,6 +33,7 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
     parts = (
         f"# {trial.model.name}",
         f"`{chain(trial.model, history)}`, found by [LaMDAgent](https://arxiv.org/abs/2505.21963).",
+        *_restricted(initial, [d for d, _ in data]),
         "## Scores",
         _scores(trial, base, plan),
         "Errors are standard errors; those of the gains take both scores as independent, which is cautious: "
@@ -42,13 +46,20 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
         "## Initial models",
         _table(("model", "source", "licence"), ((m.name, *_origin(m)) for m in initial)),
         "## What is not known",
-        "\n".join(f"- {line}" for line in _unknown(trial, initial, data, history)),
+        "\n".join(f"- {line}" for line in _unknown(trial, initial, data, history, plan)),
         f"[Run {trial.run_id}]({page}{trial.run_id}) holds weights, `recipe.yaml` and, if every step is one that "
         "TRL or mergekit can do alone, `rebuild/`: plain commands that make the model again.",
     )
     return (
         f"---\n{_metadata(initial, data, plan, [action for _, action in steps])}\n---\n\n" + "\n\n".join(parts) + "\n"
     )
+
+
+def _restricted(initial: Sequence[Model], data: Sequence[Dataset]) -> Iterable[str]:
+    """One sentence that names every input that forbids commercial use; nothing when none says so."""
+    licences = {m.name: m.origin.license for m in initial if m.origin} | {d.name: d.license for d in data}
+    if named := [f"{name} ({licence})" for name, licence in licences.items() if NON_COMMERCIAL.search(licence)]:
+        yield f"**Not for commercial use**, by the licences of {', '.join(named)}."
 
 
 def _metadata(initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]], plan: Plan, actions: Any) -> str:
@@ -151,7 +162,7 @@ def _on_hub(settings: DatasetConfig | None) -> bool:
 
 
 def _unknown(
-    trial: Trial, initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]], history: History
+    trial: Trial, initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]], history: History, plan: Plan
 ) -> Iterable[str]:
     if silent := [m.name for m in initial if not _license(m)]:
         yield f"Nobody stated the licence of {', '.join(silent)}."
@@ -161,6 +172,10 @@ def _unknown(
         yield f"It descends from models of others ({', '.join(others)}), which may have seen the test items."
     if trial.test_score is None:
         yield "It was not scored on the test split."
+    if plan.findings.overlap:
+        yield plan.findings.overlap
+    if plan.config.evaluation.overlap == "off":
+        yield "Whether the training data hold evaluation items was not looked into."
     yield "What the initial models were trained on, these evaluation items included, was not looked into."
     yield "Nothing but the tasks above was measured: not safety, not bias, not other languages or longer texts."
 

@@ -107,6 +107,10 @@ class ExecutionConfig:
     """Ray: GPUs per action; null = 1 where the cluster has any, else 0."""
     at_once: int | None = None
     """Ray: most actions at once; null = as many as fit."""
+    memory_gb: float | None = None
+    """Memory of the device that actions run on, in 10^9 bytes; null = the smallest GPU's, else this machine's."""
+    memory_check: str = "refuse"
+    """Of actions that by estimate cannot fit: refuse, warn or off."""
 
 
 @dataclass
@@ -188,6 +192,9 @@ class EvaluationConfig:
 
     batch_size: int = 16
     """Sequences per batch."""
+    overlap: str = "refuse"
+    """Of training rows with evaluation items (a whole question, or 13 of its words in a row): refuse, warn (the search
+    run, its report and the model card say so) or off (nothing is compared)."""
 
 
 @dataclass
@@ -226,6 +233,8 @@ class DatasetConfig:
     """Canonical column (prompt, completion, chosen, rejected) -> the column's name in the source."""
     rows: int | None = None
     """Use only the first so many rows."""
+    bad_rows: str = "refuse"
+    """Of rows that are empty or teach nothing (chosen equals rejected): refuse or drop."""
     license: str = ""
     """Carried to the model card."""
 
@@ -296,6 +305,9 @@ class TaskConfig:
     """search and test -> most items."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further lm-eval settings of the task."""
+    question: str = ""
+    """What training data is compared with: a column of the items or a Jinja template over them; empty = what the task
+    names for it (doc_to_decontamination_query), else the column `question`, else the whole prompt."""
 
 
 @dataclass

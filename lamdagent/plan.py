@@ -6,7 +6,7 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.model import Model
 from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source
+from lamdagent.preflight import MODES, Findings, preflight
 
 POLICIES = ("auto", "hybrid", "llm", "surrogate", "tpe", "random")
 EXECUTIONS = ("local", "inline", "ray")
@@ -49,13 +50,16 @@ class Plan:
     types: tuple[ActionType, ...]
     datasets: tuple[Dataset, ...]
     tasks: tuple[Task, ...]
+    findings: Findings = field(default_factory=Findings)
+    """What the guards say; no faults."""
 
 
 def make_plan(config: Config) -> Plan:
     """Check `config` against the world and build the plan.
 
     Raises:
-        ConfigError: with every fault at once: files, columns, functions, ranges, actions that can never run.
+        ConfigError: with every fault at once: files, columns, functions, ranges, actions that can never run, and what
+            the guards refuse (preflight.py).
     """
     faults = list(_ranges(config))
     types = launching.checked(_each(faults, config.actions, _action_type), faults)
@@ -68,9 +72,11 @@ def make_plan(config: Config) -> Plan:
         faults += [f"models.{name}: {fault}" for fault in check_source(dataclasses.asdict(model))]
     if not faults:
         faults += _reachable(types, datasets, len(config.models))
+    findings = preflight(config, types, datasets, tasks)
+    faults += findings.faults
     if faults:
         raise ConfigError(faults)
-    return Plan(config, tuple(types), tuple(datasets), tuple(tasks))
+    return Plan(config, tuple(types), tuple(datasets), tuple(tasks), findings)
 
 
 def make_outline(config: Config) -> Outline:
@@ -112,6 +118,8 @@ def _ranges(config: Config) -> Iterator[str]:
     yield from _one_of("agent.kind", config.agent.kind, POLICIES)
     yield from _one_of("agent.structured", config.agent.structured, ("auto", "on", "off"))
     yield from _one_of("execution.kind", config.execution.kind, EXECUTIONS)
+    yield from _one_of("execution.memory_check", config.execution.memory_check, MODES)
+    yield from _one_of("evaluation.overlap", config.evaluation.overlap, MODES)
     if (config.execution.address or "").startswith("ray://"):
         yield "execution.address: Ray's client (ray://) is not enough; run on a machine of the cluster, with auto"
     if config.agent.kind in ("llm", "hybrid") and not config.agent.model:
@@ -139,6 +147,7 @@ def _least(config: Config) -> Iterator[str]:
         "execution.cpus": (config.execution.cpus, 0.01),
         "execution.gpus": (config.execution.gpus, 0),
         "execution.at_once": (config.execution.at_once, 1),
+        "execution.memory_gb": (config.execution.memory_gb, 0.01),
         "evaluation.batch_size": (config.evaluation.batch_size, 1),
         "agent.retries": (config.agent.retries, 0),
         "agent.corrections": (config.agent.corrections, 0),

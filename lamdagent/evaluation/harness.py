@@ -73,7 +73,7 @@ def _run(lm: Any, task: Task, split: Split, chat: bool) -> Any:
     from lm_eval.evaluator import evaluate as lm_evaluate
     from transformers import set_seed
 
-    loaded = _load(task, split)
+    loaded = load_task(task, split)
     for one in loaded["tasks"].values():
         if one.get_config("num_fewshot") is None:
             one.set_config(key="num_fewshot", value=0)
@@ -89,8 +89,14 @@ def _run(lm: Any, task: Task, split: Split, chat: bool) -> Any:
     )
 
 
-def _load(task: Task, split: Split) -> Any:
-    """The task with its split and options set; a group around it is lm-eval's way to override a named task's YAML."""
+def load_task(task: Task, split: Split) -> Any:
+    """The task with its split and options set, under `tasks` and its name; imports no torch.
+
+    A group around it is lm-eval's way to override a named task's YAML.
+
+    Raises:
+        UserError: lm-eval has no such task or split.
+    """
     from lm_eval.tasks import TaskManager
 
     folder = task_folder(task)

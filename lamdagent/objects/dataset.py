@@ -32,6 +32,8 @@ class Dataset:
     """A local JSONL file with the canonical columns of `kind`; further columns are kept."""
     license: str = ""
     """As declared by the user; carried to the model card."""
+    dropped: str = ""
+    """Which rows were left out as bad, and why, for a person; empty when none was."""
     columns: tuple[str, ...] | None = field(default=None, compare=False)
     """The columns that every row has; None where the rows have not been read."""
 

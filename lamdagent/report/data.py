@@ -137,6 +137,7 @@ def _search(search: RunRecord, nodes: Sequence[Node], total: int) -> Document:
         "name": _cut(search.name, VALUE),
         "status": search.status,
         "why": _cut(search.tags.get(schema.STATUS_REASON, ""), TEXT),
+        "overlap": _cut(search.tags.get(schema.OVERLAP, ""), TEXT),
         "agent": _cut(search.params.get("agent", ""), VALUE),
         "seed": _cut(search.params.get("seed", ""), VALUE),
         "reflection": _cut(search.tags.get(schema.REFLECTION, ""), TEXT),

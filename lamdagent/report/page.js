@@ -77,6 +77,7 @@ function head() {
     h("nav", {}, right));
   const notes = [];
   if (search.why) notes.push(search.why);
+  if (search.overlap) notes.push(search.overlap);
   if (search.status === "RUNNING") notes.push("The search is running; load the page again for news.");
   if (search.shown < search.trials) notes.push(`Shown: the newest ${search.shown} of ${search.trials} trials and the best of all; failures and costs are of those shown.`);
   $("note").hidden = !notes.length;

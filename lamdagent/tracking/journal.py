@@ -72,7 +72,8 @@ class Journal:
         searches = [r for r in records if r.kind == "search" and r.tags.get(schema.REFLECTION)]
         self.reflection = searches[-1].tags[schema.REFLECTION] if searches else ""
         last = self.store.find_search(search_id)
-        tags = {schema.SCALES: scales(self.plan.tasks)}
+        overlap = self.plan.findings.overlap
+        tags = {schema.SCALES: scales(self.plan.tasks)} | ({schema.OVERLAP: overlap} if overlap else {})
         if last is not None and self.store.was_cut_off(last):
             self.search_run_id = last.run_id
             # Whatever is open under it belongs to the dead, even where an outage has kept us from closing it.
@@ -88,6 +89,8 @@ class Journal:
             search_id, name, self._params(), self.config_yaml, self._text(), tasks
         )
         self.store.set_tags(self.search_run_id, tags)
+        if overlap:
+            self.store.log_dict(self.search_run_id, schema.LEAKS, {"rows": self.plan.findings.leaks})
         return Spent()
 
     def spent(self, spent: Spent) -> None:
