@@ -173,6 +173,16 @@ class MemoryConfig:
 
 
 @dataclass
+class ChampionConfig:
+    """When a pipeline takes the base's place (promotion.py)."""
+
+    beyond: float = 1.0
+    """Standard errors that its gain over the best base on the search split must exceed; 0 = any gain will do. The error
+    is that of the paired difference where the items of both are at hand. Of many candidates the best one is always
+    lucky: 2 is safer after long searches on few items."""
+
+
+@dataclass
 class RetentionConfig:
     """Which weights stay. Scores, recipes and adapters always do, and a deleted model can be made again."""
 
@@ -304,6 +314,7 @@ class Config:
     agent: AgentConfig = field(default_factory=AgentConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    champion: ChampionConfig = field(default_factory=ChampionConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     models: dict[str, ModelConfig] = field(default_factory=dict)
@@ -323,6 +334,7 @@ SECTIONS: dict[str, type] = {
     "agent": AgentConfig,
     "execution": ExecutionConfig,
     "memory": MemoryConfig,
+    "champion": ChampionConfig,
     "retention": RetentionConfig,
     "evaluation": EvaluationConfig,
 }

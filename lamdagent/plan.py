@@ -21,6 +21,7 @@ from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.model import Model
 from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source
+from lamdagent.tracking import schema
 
 POLICIES = ("auto", "hybrid", "llm", "surrogate", "tpe", "random")
 EXECUTIONS = ("local", "inline", "ray")
@@ -133,6 +134,7 @@ def _least(config: Config) -> Iterator[str]:
         "search.max_depth": (config.search.max_depth, 1),
         "search.failures_in_a_row": (config.search.failures_in_a_row, 1),
         "memory.tokens": (config.memory.tokens, 100),
+        "champion.beyond": (config.champion.beyond, 0),
         "retention.keep_best": (config.retention.keep_best, 1),
         "execution.cpus": (config.execution.cpus, 0.01),
         "execution.gpus": (config.execution.gpus, 0),
@@ -159,6 +161,8 @@ def _task(name: str, settings: TaskConfig) -> Task:
     path = f"tasks.{name}"
     if not settings.task or not settings.metric:
         raise UserError(f"{path}: `task` (lm-eval's name) and `metric` (such as acc,none) are both needed")
+    if name in (schema.SCORE, schema.GAIN):
+        raise UserError(f"{path}: `{name}` is the name of a metric of our own; call the task otherwise")
     if not (math.isfinite(settings.weight) and settings.weight >= 0):
         raise UserError(f"{path}.weight: got {settings.weight}, wanted 0 or more")
     if not settings.low < settings.high:

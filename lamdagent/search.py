@@ -21,6 +21,7 @@ from lamdagent.execution.executor import Executor, Failed, Finished, Job
 from lamdagent.execution.retry import both, rows_at_once, with_less_memory
 from lamdagent.execution.work import Outcome
 from lamdagent.failures import Streak
+from lamdagent.finals import champion_of, finalists, promote
 from lamdagent.flight import Flight, Landing
 from lamdagent.interruption import Interruption
 from lamdagent.jobs import Jobs
@@ -29,6 +30,7 @@ from lamdagent.memory.history import RETRYABLE, Histories, tried_fingerprints
 from lamdagent.memory.text import memory_text
 from lamdagent.objects.model import Model, Origin
 from lamdagent.plan import Plan
+from lamdagent.promotion import Standing
 from lamdagent.selection.agent import Agent
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.terminal import Terminal
@@ -46,11 +48,13 @@ class Result:
 
     history: History
     champion: Trial | None
-    """Best on the search split of all that have their weights; a base model when nothing beats it."""
+    """The best finalist whose gain on the search split is beyond the noise; a base model when there is none."""
     registered: str
     """For the user: where the champion lives on; empty when it is a base."""
     reason: str
     """Why it ended."""
+    standings: tuple[Standing, ...] = ()
+    """Of the finalists, best first."""
 
 
 @dataclass
@@ -112,11 +116,12 @@ class Search:
             self._look_at_others()
             reason = self._loop()
             self._test(reason)
+            standings = promote(self.history(), self.journal, self.plan)
             history = self.history()
-            champion = next((trial for trial in history.scored if not trial.pruned), None)
+            champion = champion_of(standings, history)
             registered = self._register(champion, history)
             status, why = "FINISHED", ""
-            return Result(history, champion, registered, reason)
+            return Result(history, champion, registered, reason, tuple(standings))
         except KeyboardInterrupt:
             status, why = "KILLED", "interrupted by the user"
             raise
@@ -376,7 +381,7 @@ class Search:
     def _test(self, reason: str) -> None:
         """Score the best few and the bases on the split that steered nothing."""
         history = self.history()
-        best = [t for t in history.scored if t.kind == "action" and not t.pruned][: self.plan.config.search.test_top]
+        best = finalists(history, self.plan.config.search.test_top)
         bases = [t for m in self.models if (t := history.by_model.get(m.fingerprint))]
         if not best:
             return

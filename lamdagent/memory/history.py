@@ -1,11 +1,13 @@
 """Runs of the store -> History: the same runs always give the same history."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from lamdagent.actions.action import PROCESSES, Action, ActionType, Scalar
+from lamdagent.evaluation.gain import Gain, Pairing
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.retry import MICRO
 from lamdagent.objects.dataset import Dataset
@@ -115,6 +117,10 @@ def _trial(record: RunRecord, action: Action | None, tasks: Sequence[Task]) -> T
         score=weighted_score(tasks, scores),
         test_scores=tests,
         test_score=weighted_score(tasks, tests),
+        gain=stored_gain(record, ""),
+        test_gain=stored_gain(record, schema.TEST_PREFIX),
+        state=tags.get(schema.STATE, ""),
+        state_reason=tags.get(schema.STATE_REASON, ""),
         policy=tags.get(schema.POLICY, ""),
         reason=tags.get(schema.REASON, ""),
         status_reason=tags.get(schema.STATUS_REASON, ""),
@@ -135,6 +141,17 @@ def _scores(metrics: Mapping[str, float], tasks: Sequence[Task], prefix: str) ->
         if key in metrics:
             found[task.name] = Score(metrics[key], metrics.get(key + schema.STDERR_SUFFIX, 0.0))
     return found
+
+
+def stored_gain(record: RunRecord, prefix: str) -> Gain | None:
+    """The gain on the run, on the search split, or with `schema.TEST_PREFIX` on the test split; None without one."""
+    key = prefix + schema.GAIN
+    value, error = record.metrics.get(key), record.metrics.get(key + schema.STDERR_SUFFIX)
+    if value is None or error is None or not math.isfinite(value + error):
+        return None
+    told = _json(record.tags.get(schema.PAIRING), {})
+    pairing = told.get("test" if prefix else "search") if isinstance(told, dict) else None
+    return Gain(value, error, pairing if pairing in get_args(Pairing) else "unpaired")
 
 
 def _model(record: RunRecord) -> Model:

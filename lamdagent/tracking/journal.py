@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from mlflow.exceptions import MlflowException
 
 from lamdagent.budget import Spent
+from lamdagent.evaluation.gain import Gain
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
 from lamdagent.execution.work import Outcome
@@ -22,6 +23,7 @@ from lamdagent.objects.checksum import Seal
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import recipe, step
 from lamdagent.plan import Plan
+from lamdagent.promotion import Standing
 from lamdagent.report.data import document, scales, telling_records
 from lamdagent.report.render import page
 from lamdagent.selection.policy import Decision
@@ -32,7 +34,7 @@ from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.records import RunRecord
 from lamdagent.tracking.sources import Sources
 from lamdagent.tracking.store import Store
-from lamdagent.trial import History
+from lamdagent.trial import History, Trial
 
 SIGN_S = 60.0
 """Seconds between two signs of life."""
@@ -219,6 +221,22 @@ class Journal:
             self.store.log_folder(run_id, schema.SAMPLES_FOLDER + "/test", samples)
         shutil.rmtree(output, ignore_errors=True)
 
+    def promoted(self, standings: Sequence[Standing], tests: Mapping[str, Gain], base: Trial, history: History) -> None:
+        """Write finalists' standings and gains (`tests`: run id -> gain on the test split), and the champion's run."""
+        for standing in standings:
+            run_id, test = standing.trial.run_id, tests.get(standing.trial.run_id)
+            pairing = {"search": standing.gain.pairing} | ({"test": test.pairing} if test else {})
+            told = {schema.STATE: standing.state, schema.STATE_REASON: standing.why}
+            self.store.set_tags(run_id, told | {schema.PAIRING: json.dumps(pairing)})
+            metrics = gain_metrics(standing.gain, "") | (gain_metrics(test, schema.TEST_PREFIX) if test else {})
+            self.store.log_metrics(run_id, metrics)
+        selected = next((s.trial.run_id for s in standings if s.state == "selected"), "")
+        for trial in history.trials:
+            if trial.state == "selected" and trial.run_id not in {s.trial.run_id for s in standings}:
+                why = "a later search has promoted another one, or none"
+                self.store.set_tags(trial.run_id, {schema.STATE: "eligible", schema.STATE_REASON: why})
+        self.store.set_tags(self.search_run_id, {schema.CHAMPION: selected or base.run_id})
+
     def progress(self, history: History, trials: int) -> None:
         """The best score so far, by number of trials: MLflow draws the curve."""
         if history.scored and history.scored[0].score:
@@ -314,6 +332,13 @@ def task_metrics(tasks: Sequence[Task], scores: Mapping[str, Score], prefix: str
     if weighed is not None:
         metrics |= {total: weighed.value, total + schema.STDERR_SUFFIX: weighed.stderr}
     return metrics
+
+
+def gain_metrics(gain: Gain, prefix: str) -> dict[str, float]:
+    """Metrics of a gain with its standard error and its 95 % confidence interval."""
+    key = prefix + schema.GAIN
+    ends = {key + schema.LOW_SUFFIX: gain.low, key + schema.HIGH_SUFFIX: gain.high}
+    return {key: gain.value, key + schema.STDERR_SUFFIX: gain.stderr, **ends}
 
 
 def _model_tags(model: Model) -> dict[str, str]:

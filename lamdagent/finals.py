@@ -1,0 +1,60 @@
+"""The end of a search: the finalists' gains over the base, who is promoted, and what is written of it."""
+
+from collections.abc import Mapping, Sequence
+
+from lamdagent.evaluation.gain import Gain, Items, gain_over
+from lamdagent.evaluation.task import Score, Split
+from lamdagent.plan import Plan
+from lamdagent.promotion import Standing, promoted
+from lamdagent.tracking.journal import Journal
+from lamdagent.tracking.samples import items_of
+from lamdagent.trial import History, Trial
+
+
+def finalists(history: History, most: int) -> list[Trial]:
+    """The best actions on the search split that have their weights, best first."""
+    return [trial for trial in history.scored if trial.kind == "action" and not trial.pruned][:most]
+
+
+def promote(history: History, journal: Journal, plan: Plan) -> list[Standing]:
+    """The finalists' standings, written to the store with their gains on both splits; none without a base's score."""
+    base = history.base()
+    best = finalists(history, plan.config.search.test_top)
+    if base is None:
+        return []
+    gains = _gains(best, base, journal, plan, "search")
+    standings = promoted([(trial, gains[trial.run_id]) for trial in best], plan.config.champion.beyond)
+    tests = _gains(best, base, journal, plan, "test")
+    journal.promoted(standings, tests, base, history)
+    return standings
+
+
+def champion_of(standings: Sequence[Standing], history: History) -> Trial | None:
+    """The selected finalist, else the best base; None where nothing has a score."""
+    selected = next((s.trial.run_id for s in standings if s.state == "selected"), None)
+    return history.by_run[selected] if selected else history.base()
+
+
+def _gains(trials: Sequence[Trial], base: Trial, journal: Journal, plan: Plan, split: Split) -> Mapping[str, Gain]:
+    """Run id -> gain over the base on the split, of those that both have scores there."""
+    found = {}
+    base_items = _items(journal, base, plan, split) if trials else {}
+    for trial in trials:
+        items = _items(journal, trial, plan, split)
+        gain = gain_over(plan.tasks, _scores(trial, split), _scores(base, split), items, base_items)
+        if gain is not None:
+            found[trial.run_id] = gain
+    return found
+
+
+def _scores(trial: Trial, split: Split) -> Mapping[str, Score]:
+    return trial.scores if split == "search" else trial.test_scores
+
+
+def _items(journal: Journal, trial: Trial, plan: Plan, split: Split) -> Items:
+    """Nothing where the samples cannot be read: the gain is unpaired then, and says so."""
+    store = journal.store
+    try:
+        return store.courier.attempt(lambda: items_of(store.client, trial.run_id, split, plan.tasks)) or {}
+    except (OSError, ValueError, KeyError):
+        return {}
