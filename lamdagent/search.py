@@ -1,5 +1,6 @@
 """The loop of the paper: enumerate, select, execute and evaluate, remember; everything it knows is in the store."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lamdagent.budget import Budget
 from lamdagent.champion import register
 from lamdagent.enumeration import ActionSpace
 from lamdagent.errors import LamdagentError, SearchStopped, UserError
+from lamdagent.evaluation.task import Score
 from lamdagent.execution.executor import Executor, Failed, Finished, Job
 from lamdagent.execution.retry import both, rows_at_once, with_less_memory
 from lamdagent.execution.work import Outcome
@@ -36,6 +38,7 @@ from lamdagent.selection.policy import Decision, Turn
 from lamdagent.terminal import Terminal
 from lamdagent.tracking.housekeeping import Housekeeping
 from lamdagent.tracking.journal import Journal
+from lamdagent.tracking.records import RunRecord
 from lamdagent.trial import History, Trial
 
 LAST_CHANCE_S = 600.0
@@ -65,6 +68,10 @@ class _Open:
     """A base that is scored, or an action that is done."""
     first: Failed | None = None
     """How its first try ended, when this is the second."""
+    known: Mapping[str, Score] = field(default_factory=dict)
+    """Scores of the same weights on the same items, which need not be taken again."""
+    weights: str = ""
+    """Where the action's model is, when an older run has made it."""
 
 
 class Search:
@@ -202,20 +209,22 @@ class Search:
             if known and known.score:
                 self.view.trial(known, self.history(), None)
             elif run_id := self.journal.begin_base(model, self.plan):
-                self.open[run_id] = _Open(model)
+                scores = self.history().scores_of(model.fingerprint, "search")
+                self.open[run_id] = _Open(model, known=scores)
                 self.view.begin(f"score the base {model.name}", None, self.budget, job=run_id)
-                yield self.jobs.scoring(run_id, model, "search")
+                yield self.jobs.scoring(run_id, model, "search", scores)
             else:
                 elsewhere.append(model)
 
     def _base_ended(self, ended: Finished | Failed) -> None:
         self._spend(ended)
-        model = self.open.pop(ended.job_id).making
+        run = self.open.pop(ended.job_id)
+        model = run.making
         assert isinstance(model, Model)
         if isinstance(ended, Failed):
             self.journal.fail(ended.job_id, ended)
             raise UserError(f"the base {model.name} cannot be scored, so no gain can be told: {ended.reason}")
-        self._finish(ended, model)
+        self._finish(ended, model, run.known)
 
     def _look_at_others(self) -> None:
         for warning in self.journal.sources.refresh():
@@ -267,7 +276,8 @@ class Search:
             return "every legal action has been tried"
         self.budget.usd += decision.cost_usd
         self.journal.spent(self.budget.spent)
-        if self.stop.requested or self._done(decision, text):
+        known = self.journal.known(decision.action)
+        if self.stop.requested or self._done(decision, text, known):
             return self._ending()
         if problem := self.house.no_room(decision.action, history, self.journal.search_run_id):
             if not self.flight:  # else what lands may make room
@@ -276,13 +286,12 @@ class Search:
         if run_id := self.journal.begin_action(decision, self.plan, text, history):
             self.budget.trials += 1
             self.open[run_id] = _Open(decision.action)
-            self._start(run_id, decision.action, history)
+            self._start(run_id, decision.action, history, known)
         return ""
 
-    def _done(self, decision: Decision, text: str) -> bool:
-        """Whether the action has a finished run already, which then stands for it and costs nothing."""
-        known = self.journal.done(decision, self.plan)
-        if known is None:
+    def _done(self, decision: Decision, text: str, known: RunRecord | None) -> bool:
+        """Whether the action's finished run stands for it and costs nothing."""
+        if known is None or not self.journal.complete(known):
             return False
         if known.experiment_id != self.journal.store.experiment_id:
             self.budget.trials += 1
@@ -290,18 +299,32 @@ class Search:
         self._show(decision.action)
         return True
 
-    def _start(self, run_id: str, action: Action, history: History) -> None:
-        """Send off an action whose run is open; what cannot even be started has failed."""
+    def _start(self, run_id: str, action: Action, history: History, known: RunRecord | None) -> None:
+        """Send off an action whose run is open; what cannot even be started has failed. `known`: scored otherwise."""
         limit = self.budget.limits.trials
         number = f"{self.budget.trials}/{limit}" if limit else self.budget.trials
         best = history.scored[0].score if history.scored else None
         self.view.begin(f"{number} {action.describe()}", best, self.budget, self._eta(history), run_id)
         try:
-            job = self.jobs.making(run_id, action, self._limit_s(action, history))
+            limit_s = self._limit_s(action, history)
+            job = self._scoring_again(run_id, action, known) or self.jobs.making(run_id, action, limit_s)
         except LamdagentError as error:
             self._close(action, Failed(run_id, str(error), "error"))
         else:
             self.flight.launch(job)
+
+    def _scoring_again(self, run_id: str, action: Action, known: RunRecord | None) -> Job | None:
+        """Only the scoring, on the tasks that are new, of a model that an older run has made."""
+        made = self.journal.made(known) if known else None
+        if made is None:
+            return None
+        model = dataclasses.replace(produced(action, run_id), location=made.weights)
+        with contextlib.suppress(LamdagentError):  # gone after all: it is made again
+            job = self.jobs.scoring(run_id, model, "search", made.scores)
+            self.journal.reused(run_id, made)
+            self.open[run_id] = _Open(action, known=made.scores, weights=made.weights)
+            return job
+        return None
 
     def _limit_s(self, action: Action, history: History) -> float:
         return self.budget.limit_s(self.jobs.type_of(action).timeout_s, self._reserve_s(history))
@@ -333,10 +356,11 @@ class Search:
 
     def _close(self, action: Action, ended: Finished | Failed) -> None:
         """End the run of an action, and think about it."""
-        del self.open[ended.job_id]
+        run = self.open.pop(ended.job_id)
         if isinstance(ended, Finished):
             self.streak.succeeded()
-            self._finish(ended, produced(action, ended.job_id))
+            model = produced(action, ended.job_id)
+            self._finish(ended, dataclasses.replace(model, location=run.weights or model.location), run.known)
         else:
             if ended.kind in RETRYABLE:
                 self.budget.trials -= 1  # as after a restart: the same turn again
@@ -352,9 +376,10 @@ class Search:
         self.journal.spent(self.budget.spent)
         return ended
 
-    def _finish(self, ended: Finished, model: Model) -> None:
+    def _finish(self, ended: Finished, model: Model, known: Mapping[str, Score]) -> None:
         run_id, outcome = ended.job_id, ended.value
         assert isinstance(outcome, Outcome)
+        outcome = dataclasses.replace(outcome, scores={**known, **outcome.scores})
         output = self.jobs.output(run_id)
         self.journal.finish(run_id, outcome, ended.seconds, model, self.plan, output, self.history())
         history = self.history()
@@ -394,7 +419,9 @@ class Search:
             if isinstance(ended, Failed):
                 self.view.say(f"test of {models[ended.job_id].name} failed: {ended.reason}", "red")
             else:
-                self.journal.tested(ended.job_id, ended.value, self.plan, self.jobs.output(ended.job_id))
+                model = models[ended.job_id]
+                scores = {**history.scores_of(model.fingerprint, "test"), **ended.value.scores}
+                self.journal.tested(ended.job_id, scores, self.plan, self.jobs.output(ended.job_id))
         self.stop.check()
 
     def _testing(self, models: Mapping[str, Model], history: History) -> Iterator[Job]:
@@ -403,7 +430,7 @@ class Search:
                 return
             initial = next((m for m in self.models if m.fingerprint == model.fingerprint), model)
             self.view.begin(f"test {model.name}", history.scored[0].score, self.budget, job=run_id)
-            yield self.jobs.scoring(run_id, initial, "test")
+            yield self.jobs.scoring(run_id, initial, "test", history.scores_of(model.fingerprint, "test"))
 
     def _register(self, champion: Trial | None, history: History) -> str:
         """The search has not ended before its winner is where others find it."""

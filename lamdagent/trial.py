@@ -7,7 +7,7 @@ from typing import Literal
 
 from lamdagent.actions.action import Action
 from lamdagent.evaluation.gain import Gain
-from lamdagent.evaluation.task import Score
+from lamdagent.evaluation.task import Score, Split
 from lamdagent.objects.model import Model
 
 Status = Literal["finished", "failed", "running"]
@@ -55,6 +55,8 @@ class Trial:
     """The search run that it belongs to."""
     name: str = ""
     """Of the MLflow run."""
+    reused: str = ""
+    """Run id of an older run whose weights (and scores, as far as they are of the same tasks) stand here."""
     pruned: bool = False
     """Its weights were deleted (see retention.py): it still tells, but is no input any more."""
     source: str = ""
@@ -108,6 +110,12 @@ class History:
     def failed(self) -> tuple[Trial, ...]:
         """Trials that failed."""
         return tuple(trial for trial in self.trials if trial.status == "failed")
+
+    def scores_of(self, model: str, split: Split) -> dict[str, Score]:
+        """Task -> score of the model of that fingerprint, whichever of our runs has measured it."""
+        of = [t for t in self.trials if t.model and t.model.fingerprint == model]
+        every = [t.scores if split == "search" else t.test_scores for t in of]
+        return {name: score for scores in every for name, score in scores.items()}
 
     def base(self) -> Trial | None:
         """The best base model: what a pipeline has to beat."""

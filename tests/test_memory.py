@@ -146,14 +146,18 @@ class TestHistory:
         random.Random(1).shuffle(mixed)
         assert read(mixed) == read(written[0])
 
-    def test_changed_tasks_lose_their_scores_but_stay_tried(
+    def test_changed_tasks_lose_their_scores_and_what_has_its_weights_may_be_measured_again(
         self, written: tuple[list[RunRecord], list[Decision]]
     ) -> None:
         changed = (TASKS[0], dataclasses.replace(TASKS[1], fingerprint="other items"))
         history = read(written[0], changed)
         assert [trial.score for trial in history] == [None] * len(history.trials)
         assert all(set(trial.scores) <= {"calls"} for trial in history) and history.actions[0].scores
-        assert tried_fingerprints(history) == {decision.action.fingerprint for decision in written[1]}
+        failed = {trial.action.fingerprint for trial in history.failed if trial.action}
+        assert tried_fingerprints(history) == failed and len(failed) == 1
+        pruned = [dataclasses.replace(trial, pruned=True) for trial in history]
+        tried = {decision.action.fingerprint for decision in written[1]}
+        assert tried_fingerprints(History(tuple(pruned))) == tried, "it would be made again"
 
     def test_damaged_tags_do_not_stop_the_reading(self, written: tuple[list[RunRecord], list[Decision]]) -> None:
         records = [

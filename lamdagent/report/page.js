@@ -437,7 +437,7 @@ function drawer(node) {
   const cost = [["time", span(node.seconds)], node.gpu_seconds && ["GPU time", span(node.gpu_seconds)], node.usd && ["LLM", `$${node.usd.toFixed(4)}`]].filter(Boolean);
   if (known(node.seconds)) content.push(...part("Cost", pairs(cost)));
   if (Object.keys(node.params).length) content.push(...part("Settings", pairs(Object.entries(node.params))));
-  if (node.reused) content.push(h("p", { class: "dim" }, bdi(`Nothing was run: the result of run ${node.reused} stands here.`)));
+  if (node.reused) content.push(h("p", { class: "dim" }, bdi(`Not made again: weights, and scores on the same items, are those of run ${node.reused}.`)));
   $("drawer").replaceChildren(...content);
   $("drawer").scrollTop = 0;
   close.focus({ preventScroll: true });
