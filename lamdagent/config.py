@@ -197,7 +197,12 @@ class EvaluationConfig:
     """How models are scored."""
 
     batch_size: int = 16
-    """Sequences per batch."""
+    """Sequences per batch, with transformers; vLLM batches by itself."""
+    backend: str = "hf"
+    """hf: transformers, on the weights that an action has just made, in memory; vllm: vLLM, which loads them again and
+    is faster on a GPU. Scores of the two are not compared."""
+    vllm: dict[str, Any] = field(default_factory=lambda: {"gpu_memory_utilization": 0.8})
+    """vLLM's options, such as max_model_len; the worker itself keeps a little of the GPU."""
 
 
 @dataclass

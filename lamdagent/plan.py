@@ -3,16 +3,18 @@
 import dataclasses
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lamdagent import launching
 from lamdagent.actions.action import ActionType, Scalar, Slot
-from lamdagent.config import ActionConfig, Config, SlotConfig, TaskConfig
+from lamdagent.config import ActionConfig, Config, EvaluationConfig, SlotConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.fingerprint import task_fingerprint
 from lamdagent.evaluation.task import Task
@@ -61,7 +63,7 @@ def make_plan(config: Config) -> Plan:
     types = launching.checked(_each(faults, config.actions, _action_type), faults)
     faults += launching.cluster_faults(types, config.execution)
     datasets = _each(faults, config.datasets, load_dataset)
-    tasks = _each(faults, config.tasks, _task)
+    tasks = _each(faults, config.tasks, partial(_task, evaluation=config.evaluation))
     faults += source_faults(config)
     for name, model in config.models.items():
         faults += [f"models.{name}: {fault}" for fault in check_source(dataclasses.asdict(model))]
@@ -80,7 +82,7 @@ def make_outline(config: Config) -> Outline:
     """
     faults: list[str] = []
     types = _each(faults, config.actions, _action_type)
-    tasks = _each(faults, config.tasks, _task)
+    tasks = _each(faults, config.tasks, partial(_task, evaluation=config.evaluation))
     faults += source_faults(config)
     if faults:
         raise ConfigError(faults)
@@ -123,9 +125,16 @@ def _ranges(config: Config) -> Iterator[str]:
         yield "budget: every limit is null, the search would never end; set budget.trials or another one"
     if not 0 < config.data_fraction <= 1:
         yield f"data_fraction: got {config.data_fraction}, wanted more than 0 and at most 1"
+    yield from _backend(config.evaluation.backend)
     yield from _least(config)
     if config.tasks and not sum(t.weight for t in config.tasks.values() if math.isfinite(t.weight)) > 0:
         yield "tasks: the weights add up to nothing; give at least one task a weight above 0"
+
+
+def _backend(name: str) -> Iterator[str]:
+    yield from _one_of("evaluation.backend", name, ("hf", "vllm"))
+    if name == "vllm" and importlib.util.find_spec("vllm") is None:
+        yield "evaluation.backend: vllm is not installed here; `pip install vllm` on a machine with a GPU, or take hf"
 
 
 def _least(config: Config) -> Iterator[str]:
@@ -157,7 +166,7 @@ def _one_of(path: str, value: str, allowed: tuple[str, ...]) -> Iterator[str]:
         yield f"{path}: got {value!r}; allowed: {', '.join(allowed)}"
 
 
-def _task(name: str, settings: TaskConfig) -> Task:
+def _task(name: str, settings: TaskConfig, evaluation: EvaluationConfig) -> Task:
     path = f"tasks.{name}"
     if not settings.task or not settings.metric:
         raise UserError(f"{path}: `task` (lm-eval's name) and `metric` (such as acc,none) are both needed")
@@ -176,7 +185,7 @@ def _task(name: str, settings: TaskConfig) -> Task:
         raise UserError(f"{path}.folder: there is no folder {settings.folder!r}; `builtin` means the package's own")
     splits = {"search": "validation", "test": "test"} | settings.splits
     values = dataclasses.asdict(settings) | {"folder": str(folder or ""), "splits": splits}
-    task = Task(name=name, **values)
+    task = Task(name=name, vllm=evaluation.vllm if evaluation.backend == "vllm" else None, **values)
     return dataclasses.replace(task, fingerprint=task_fingerprint(task))
 
 

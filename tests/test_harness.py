@@ -285,3 +285,46 @@ def test_another_prompt_item_set_or_rule_is_another_version() -> None:
     asked: list[Any] = [messages(i.functions, i.question) for c in (True, False) for i in bfcl.items("test", calls=c)]
     asked += [task.prompt for task in constraints.writings("test")]
     assert hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12] == "5eab8545adba"
+
+
+def test_vllm_is_refused_where_it_is_not_installed_and_its_scores_are_its_own(echo: Task) -> None:
+    from lamdagent.config import Config, EvaluationConfig
+    from lamdagent.errors import ConfigError
+    from lamdagent.plan import make_plan
+
+    with pytest.raises(ConfigError, match="evaluation.backend: vllm is not installed here"):
+        make_plan(Config(evaluation=EvaluationConfig(backend="vllm")))
+    with pytest.raises(ConfigError, match="evaluation.backend: got 'sglang'; allowed: hf, vllm"):
+        make_plan(Config(evaluation=EvaluationConfig(backend="sglang")))
+    fast = dataclasses.replace(echo, vllm={"max_model_len": 512})
+    assert task_fingerprint(fast) == task_fingerprint(dataclasses.replace(fast, vllm={})) != task_fingerprint(echo)
+
+
+def test_backend_vllm_hands_folder_and_options_to_the_class_of_lm_eval(
+    talking: Path, echo: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM itself needs a GPU: here lm-eval's class for it is its class for transformers, with the same interface."""
+    from types import ModuleType
+
+    from lm_eval.models.huggingface import HFLM
+
+    from lamdagent.execution.work import score
+
+    given: dict[str, Any] = {}
+
+    class Stand(HFLM):  # type: ignore[misc]
+        def __init__(self, pretrained: str, dtype: str, batch_size: str, **options: Any) -> None:
+            given.update(options, pretrained=pretrained, batch_size=batch_size)
+            super().__init__(pretrained=pretrained, dtype=dtype, batch_size=4, device="cpu")
+
+    module = ModuleType("lm_eval.models.vllm_causallms")
+    vars(module)["VLLM"] = Stand
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    found = {}
+    for name, options in (("hf", None), ("vllm", {"max_model_len": 512})):
+        task = dataclasses.replace(echo, vllm=options)
+        folders = {"folder": str(talking), "output": str(tmp_path / name)}
+        outcome = score(lambda progress: None, tasks=[task], split="search", batch_size=4, **folders)
+        found[name] = outcome.scores, lines(tmp_path / name / "samples" / "echo.jsonl")
+    assert found["hf"] == found["vllm"] and given["max_model_len"] == 512
+    assert given["pretrained"] == str(talking) and given["trust_remote_code"] is False
