@@ -180,6 +180,9 @@ class ChampionConfig:
     """Standard errors that its gain over the best base on the search split must exceed; 0 = any gain will do. The error
     is that of the paired difference where the items of both are at hand. Of many candidates the best one is always
     lucky: 2 is safer after long searches on few items."""
+    seeds: int = 0
+    """With so many further seeds the finalists' whole pipelines are made again at the end, to see how much of their
+    scores is luck; nothing is chosen by it, and it is no part of budget.trials."""
 
 
 @dataclass

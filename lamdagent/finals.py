@@ -8,14 +8,16 @@ from lamdagent.evaluation.gain import Gain, Items, gain_over
 from lamdagent.evaluation.task import Score, Split
 from lamdagent.plan import Plan
 from lamdagent.promotion import Standing, promoted
+from lamdagent.repeats import POLICY
 from lamdagent.tracking.journal import Journal
 from lamdagent.tracking.samples import items_of
 from lamdagent.trial import History, Trial
 
 
 def finalists(history: History, most: int) -> list[Trial]:
-    """The best actions on the search split that have their weights, best first."""
-    return [trial for trial in history.scored if trial.kind == "action" and not trial.pruned][:most]
+    """The best actions on the search split that have their weights, best first; none that repeats an earlier one."""
+    actions = [trial for trial in history.scored if trial.kind == "action" and trial.policy != POLICY]
+    return [trial for trial in actions if not trial.pruned][:most]
 
 
 def promote(history: History, journal: Journal, plan: Plan) -> list[Standing]:

@@ -144,6 +144,7 @@ def _least(config: Config) -> Iterator[str]:
         "search.failures_in_a_row": (config.search.failures_in_a_row, 1),
         "memory.tokens": (config.memory.tokens, 100),
         "champion.beyond": (config.champion.beyond, 0),
+        "champion.seeds": (config.champion.seeds, 0),
         "retention.keep_best": (config.retention.keep_best, 1),
         "execution.cpus": (config.execution.cpus, 0.01),
         "execution.gpus": (config.execution.gpus, 0),

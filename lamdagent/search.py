@@ -33,6 +33,7 @@ from lamdagent.memory.text import memory_text
 from lamdagent.objects.model import Model, Origin
 from lamdagent.plan import Plan
 from lamdagent.promotion import Standing
+from lamdagent.repeats import POLICY, spreads
 from lamdagent.selection.agent import Agent
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.terminal import Terminal
@@ -124,6 +125,7 @@ class Search:
             reason = self._loop()
             self._test(reason)
             standings = promote(self.history(), self.journal, self.plan)
+            self._repeat([standing.trial for standing in standings])
             history = self.history()
             champion = champion_of(standings, history)
             registered = self._register(champion, history)
@@ -431,6 +433,32 @@ class Search:
             initial = next((m for m in self.models if m.fingerprint == model.fingerprint), model)
             self.view.begin(f"test {model.name}", history.scored[0].score, self.budget, job=run_id)
             yield self.jobs.scoring(run_id, initial, "test", history.scores_of(model.fingerprint, "test"))
+
+    def _repeat(self, best: Sequence[Trial]) -> None:
+        """Make the finalists again with further seeds; nothing is chosen by it."""
+        config = self.plan.config
+        seeds = [config.search.seed + number for number in range(1, config.champion.seeds + 1)]
+        for spread in spreads(best, self.history(), self.plan.types, seeds, self._do) if seeds else ():
+            self.journal.repeated(spread)
+            self.view.say(str(spread))
+        self.stop.check()
+
+    def _do(self, action: Action) -> Trial | None:
+        """The trial of an action that need not be chosen; None when it fails, or there is no time for it."""
+        decision = Decision(action, POLICY, f"A finalist's pipeline with seed {action.seed}.")
+        history, known = self.history(), self.journal.known(action)
+        if self.stop.requested or self.budget.left_s <= 0:
+            return None
+        if not self._done(decision, "", known):
+            run_id = self.journal.begin_action(decision, self.plan, "", history)
+            if run_id:
+                self.budget.trials += 1
+                self.open[run_id] = _Open(action)
+                self._start(run_id, action, history, known)
+            while self.flight:
+                self._action_ended(self.flight.land())
+        same = [t for t in self.history().actions if t.action and t.action.fingerprint == action.fingerprint]
+        return next((t for t in reversed(same) if t.score and not t.pruned), None)
 
     def _register(self, champion: Trial | None, history: History) -> str:
         """The search has not ended before its winner is where others find it."""

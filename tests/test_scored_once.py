@@ -1,4 +1,6 @@
-"""What was measured on the same weights and the same items is taken from the store: only what is new is measured."""
+"""What was measured on the same weights and the same items is taken from the store: only what is new is measured.
+
+And the finalists again with other seeds, in the same store."""
 
 import json
 from pathlib import Path
@@ -25,12 +27,12 @@ def samples(folder: Path, run: Run, path: str = "samples") -> set[str]:
 
 
 def test_a_new_task_is_measured_on_the_weights_that_are_there(tmp_path: Path) -> None:
-    for arguments in (STUNTS, (*STUNTS, *SPELL)):
+    for arguments in (STUNTS, (*STUNTS, *SPELL, "champion.seeds=1", "champion.beyond=0")):
         code, output = search(tmp_path, *arguments)
         assert code == 0, output
     runs = runs_of(tmp_path, "stunts")
     first = {tag(run, "fingerprint"): run for run in runs if tag(run, "kind") != "search" and run not in newest(runs)}
-    again = newest(runs)
+    again = [run for run in newest(runs) if tag(run, "policy") != "repeat"]
     assert {tag(run, "fingerprint") for run in again} == set(first) and len(first) == 3
     for run in again:
         old, metrics = first[tag(run, "fingerprint")], run.data.metrics
@@ -44,6 +46,9 @@ def test_a_new_task_is_measured_on_the_weights_that_are_there(tmp_path: Path) ->
         assert tag(run, "weights") == f"runs:/{old.info.run_id}/model" and tag(run, "weights_sha256")
         assert json.loads(tag(run, "pairing")) == {"search": "paired", "test": "paired"}, "its old samples are read"
 
-    code, output = search(tmp_path, *STUNTS, "budget.trials=1")
-    assert code == 0, output
-    assert not [run for run in newest(runs_of(tmp_path, "stunts")) if tag(run, "fingerprint") in first]
+    repeats = [run for run in newest(runs) if run not in again]
+    assert [run.data.params["seed"] for run in repeats] == ["1", "1"]
+    of = [run for run in runs if "seeds.mean" in run.data.metrics]
+    assert len(of) == 2 and of == of_kind(again, "action"), "finalists are never repeats"
+    assert {run.data.metrics["seeds.mean"] for run in of} == {run.data.metrics["score"] for run in repeats}
+    assert output.count("with further seeds: ") == 2 and not [run for run in repeats if tag(run, "state")]

@@ -158,8 +158,8 @@ def stored_gain(record: RunRecord, prefix: str) -> Gain | None:
     if value is None or error is None or not math.isfinite(value + error):
         return None
     told = _json(record.tags.get(schema.PAIRING), {})
-    pairing = told.get("test" if prefix else "search") if isinstance(told, dict) else None
-    return Gain(value, error, pairing if pairing in get_args(Pairing) else "unpaired")
+    said = told.get("test" if prefix else "search") if isinstance(told, dict) else None
+    return Gain(value, error, next((pairing for pairing in get_args(Pairing) if pairing == said), "unpaired"))
 
 
 def _model(record: RunRecord) -> Model:

@@ -25,6 +25,7 @@ from lamdagent.objects.model import Model
 from lamdagent.pipeline import recipe, step
 from lamdagent.plan import Plan
 from lamdagent.promotion import Standing
+from lamdagent.repeats import Spread
 from lamdagent.report.data import document, scales, telling_records
 from lamdagent.report.render import page
 from lamdagent.selection.policy import Decision
@@ -269,6 +270,13 @@ class Journal:
                 why = "a later search has promoted another one, or none"
                 self.store.set_tags(trial.run_id, {schema.STATE: "eligible", schema.STATE_REASON: why})
         self.store.set_tags(self.search_run_id, {schema.CHAMPION: selected or base.run_id})
+
+    def repeated(self, spread: Spread) -> None:
+        """Write what a finalist's pipeline scores with other seeds."""
+        if spread.scores:
+            metrics = {schema.SEEDS_MEAN: spread.mean, schema.SEEDS_COUNT: float(len(spread.scores))}
+            metrics |= {schema.SEEDS_DEVIATION: spread.deviation} if len(spread.scores) > 1 else {}
+            self.store.log_metrics(spread.trial.run_id, metrics)
 
     def progress(self, history: History, trials: int) -> None:
         """The best score so far, by number of trials: MLflow draws the curve."""
