@@ -68,10 +68,11 @@ def _again(
     trial: Trial, history: History, types: Sequence[ActionType], seed: int, do: Callable[[Action], Trial | None]
 ) -> Trial | None:
     """The last trial of the pipeline made with `seed`; None if one of its steps cannot be made."""
+    assert trial.model is not None
     now: dict[str, Model] = {}
-    last = None
-    for model, made in {**past(trial, history), trial.model: trial}.items():
-        assert model is not None
+    last: Trial | None = None
+    steps = {**past(trial, history), trial.model: trial}
+    for model, made in steps.items():
         if made is None or made.action is None:
             now[model.fingerprint] = model
             continue

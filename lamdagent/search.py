@@ -309,13 +309,13 @@ class Search:
         self.view.begin(f"{number} {action.describe()}", best, self.budget, self._eta(history), run_id)
         try:
             limit_s = self._limit_s(action, history)
-            job = self._scoring_again(run_id, action, known) or self.jobs.making(run_id, action, limit_s)
+            job = self._scoring_again(run_id, action, known, limit_s) or self.jobs.making(run_id, action, limit_s)
         except LamdagentError as error:
             self._close(action, Failed(run_id, str(error), "error"))
         else:
             self.flight.launch(job)
 
-    def _scoring_again(self, run_id: str, action: Action, known: RunRecord | None) -> Job | None:
+    def _scoring_again(self, run_id: str, action: Action, known: RunRecord | None, limit_s: float) -> Job | None:
         """Only the scoring, on the tasks that are new, of a model that an older run has made."""
         made = self.journal.made(known) if known else None
         if made is None:
@@ -325,7 +325,7 @@ class Search:
             job = self.jobs.scoring(run_id, model, "search", made.scores)
             self.journal.reused(run_id, made)
             self.open[run_id] = _Open(action, known=made.scores, weights=made.weights)
-            return job
+            return dataclasses.replace(job, timeout_s=min(job.timeout_s, limit_s))
         return None
 
     def _limit_s(self, action: Action, history: History) -> float:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamdagent.budget import Budget
-from lamdagent.evaluation.gain import Gain, difference
+from lamdagent.evaluation.gain import difference
 from lamdagent.evaluation.task import Score, Task
 from lamdagent.execution.executor import Progress as Step
 from lamdagent.pipeline import chain, figure
@@ -121,8 +121,7 @@ class Terminal:
             table.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
         for place, trial in enumerate(trials, 1):
             row = [str(place), trial.model.name if trial.model else "-", figure(trial.score)]
-            row += [_gain(trial.gain, trial.score, base.score if base else None), figure(trial.test_score)]
-            row += [_gain(trial.test_gain, trial.test_score, base.test_score if base else None)]
+            row += [_gain(trial, base), figure(trial.test_score), _test_gain(trial, base)]
             row += [figure(trial.test_scores.get(task.name)) for task in tasks]
             table.add_row(*map(Text, row))
         self.console.print(table)
@@ -134,9 +133,16 @@ class Terminal:
         self._progress.stop()
 
 
-def _gain(stored: Gain | None, score: Score | None, base: Score | None) -> str:
+def _gain(trial: Trial, base: Trial | None) -> str:
+    ours, theirs = trial.score, base.score if base else None
+    return f"{ours.value - theirs.value:+.3f}" if ours and theirs and trial is not base else "-"
+
+
+def _test_gain(trial: Trial, base: Trial | None) -> str:
     """With its 95 % confidence interval; `~`: not over the same items, so wider than it need be."""
-    gain = difference(stored, score, base) if score is not base else None
+    if base is None or trial is base:
+        return "-"
+    gain = difference(trial.test_gain, trial.test_score, base.test_score)
     return f"{gain}{'' if gain.pairing == 'paired' else ' ~'}" if gain else "-"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -167,6 +168,8 @@ class TestStore:
                 assert found[f"{prefix}gain_low"] <= found[f"{prefix}gain"] <= found[f"{prefix}gain_high"]
             assert json.loads(tag(run, "pairing")) == {"search": "paired", "test": "paired"}
             assert "on the search split" in tag(run, "state_reason") and f"{tag(run, 'state')}  model-" in smoke.output
+        intervals = re.findall(r" [+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\] +[│|]", smoke.output)
+        assert len(intervals) == TESTED, "in the table"
         (selected,) = (run for run in finalists if tag(run, "state") == "selected")
         assert tag(smoke.runs[0], "champion") == selected.info.run_id
 
