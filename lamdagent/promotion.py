@@ -30,7 +30,8 @@ def promoted(finalists: Sequence[tuple[Trial, Gain]], beyond: float) -> list[Sta
     for trial, gain in finalists:
         said = f"gain {gain} on the search split ({gain.pairing}, standard error {gain.stderr:.3f})"
         if gain.value <= beyond * gain.stderr:
-            bar = f"not beyond {beyond:g} standard errors" if beyond else "no gain"
+            errors = f"{beyond:g} standard error{'s' * (beyond != 1)}"
+            bar = f"not beyond {errors}" if beyond else "no gain"
             standings.append(Standing(trial, gain, "evaluated", f"{said}: {bar}"))
         elif selected:
             standings.append(Standing(trial, gain, "eligible", f"{said}: beyond the noise, but another one is better"))
