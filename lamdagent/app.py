@@ -94,12 +94,15 @@ def make_executor(config: Config) -> "Executor":
 def _conclude(plan: "Plan", result: "Result", journal: "Journal", view: "Terminal") -> None:
     """Table, champion, and how to look at it all."""
     history = result.history
-    base = next((t for t in history.scored if t.kind == "base"), None)
-    view.table(history.scored[:12], history, plan.tasks, base)
+    view.table(history.scored[:12], history, plan.tasks, history.base())
+    for standing in result.standings:
+        assert standing.trial.model is not None
+        view.say(f"{standing.state}  {standing.trial.model.name}: {standing.why}")
     if failed := len(history.failed):
         view.say(f"{failed} actions failed; the reasons are on their runs")
     if result.champion is not None and result.champion.kind == "base":
-        view.say("nothing beats the base on the search split: the base stays the champion", "yellow")
+        rule = f"champion.beyond={plan.config.champion.beyond:g}"
+        view.say(f"no gain on the search split is beyond the noise ({rule}): the base stays the champion", "yellow")
     elif result.champion is not None:
         view.say(result.registered, "green")
     from lamdagent.tracking.connect import hide_password

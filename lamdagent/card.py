@@ -1,12 +1,12 @@
 """The model card: what a model is, where it comes from, how good it is, and what is not known of it."""
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lamdagent.actions.action import Action
 from lamdagent.config import DatasetConfig
+from lamdagent.evaluation.gain import Gain, difference
 from lamdagent.evaluation.task import Score
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
@@ -36,9 +36,10 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
         *_restricted(initial, [d for d, _ in data]),
         "## Scores",
         _scores(trial, base, plan),
-        "Errors are standard errors; those of the gains take both scores as independent, which is cautious: "
-        "the items are the same. The search split steered the search, so its figures flatter; the test split steered "
-        "nothing.",
+        "Behind +- is a standard error, in brackets a 95 % confidence interval: `paired` over the items that both "
+        "were asked, else both scores taken as independent, which is cautious. The search split steered the search, "
+        "so its figures flatter; the test split steered nothing."
+        + (f" As a finalist it was {trial.state}: {trial.state_reason}." if trial.state else ""),
         "## Lineage",
         _lineage(made, page),
         "## Data",
@@ -88,7 +89,8 @@ def _scores(trial: Trial, base: Trial | None, plan: Plan) -> str:
     for split in ("test", "search"):
         for key, name in names.items():
             mine, other = ours.get((split, key)), theirs.get((split, key))
-            rows.append((name, split, figure(mine), figure(other), _gain(mine, other)))
+            stored = None if key else trial.test_gain if split == "test" else trial.gain
+            rows.append((name, split, figure(mine), figure(other), _gain(stored, mine, other)))
     return _table(
         ("", "split", "this model", f"base {base.model.name}" if base and base.model else "base", "gain"), rows
     )
@@ -101,10 +103,9 @@ def _all_scores(trial: Trial) -> dict[tuple[str, str], Score | None]:
     return {**search, **test, ("search", ""): trial.score, ("test", ""): trial.test_score}
 
 
-def _gain(ours: Score | None, theirs: Score | None) -> str:
-    if ours is None or theirs is None:
-        return "-"
-    return f"{ours.value - theirs.value:+.3f} +- {math.hypot(ours.stderr, theirs.stderr):.3f}"
+def _gain(stored: Gain | None, ours: Score | None, theirs: Score | None) -> str:
+    gain = difference(stored, ours, theirs)
+    return f"{gain} {gain.pairing}" if gain else "-"
 
 
 def _lineage(made: dict[Model, Trial | None], page: str) -> str:

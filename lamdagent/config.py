@@ -177,6 +177,19 @@ class MemoryConfig:
 
 
 @dataclass
+class ChampionConfig:
+    """When a pipeline takes the base's place (promotion.py)."""
+
+    beyond: float = 1.0
+    """Standard errors that its gain over the best base on the search split must exceed; 0 = any gain will do. The error
+    is that of the paired difference where the items of both are at hand. Of many candidates the best one is always
+    lucky: 2 is safer after long searches on few items."""
+    seeds: int = 0
+    """With so many further seeds the finalists' whole pipelines are made again at the end, to see how much of their
+    scores is luck; nothing is chosen by it, and it is no part of budget.trials."""
+
+
+@dataclass
 class RetentionConfig:
     """Which weights stay. Scores, recipes and adapters always do, and a deleted model can be made again."""
 
@@ -191,10 +204,15 @@ class EvaluationConfig:
     """How models are scored."""
 
     batch_size: int = 16
-    """Sequences per batch."""
+    """Sequences per batch, with transformers; vLLM batches by itself."""
     overlap: str = "refuse"
     """Of training rows with evaluation items (a whole question, or 13 of its words in a row): refuse, warn (the search
     run, its report and the model card say so) or off (nothing is compared)."""
+    backend: str = "hf"
+    """hf: transformers, on the weights that an action has just made, in memory; vllm: vLLM, which loads them again and
+    is faster on a GPU. Scores of the two are not compared."""
+    vllm: dict[str, Any] = field(default_factory=lambda: {"gpu_memory_utilization": 0.8})
+    """vLLM's options, such as max_model_len; the worker itself keeps a little of the GPU."""
 
 
 @dataclass
@@ -320,6 +338,7 @@ class Config:
     agent: AgentConfig = field(default_factory=AgentConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    champion: ChampionConfig = field(default_factory=ChampionConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     models: dict[str, ModelConfig] = field(default_factory=dict)
@@ -339,6 +358,7 @@ SECTIONS: dict[str, type] = {
     "agent": AgentConfig,
     "execution": ExecutionConfig,
     "memory": MemoryConfig,
+    "champion": ChampionConfig,
     "retention": RetentionConfig,
     "evaluation": EvaluationConfig,
 }

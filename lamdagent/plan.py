@@ -3,17 +3,19 @@
 import dataclasses
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lamdagent import launching
 from lamdagent.actions.action import ActionType, Scalar, Slot
 from lamdagent.actions.limits import limits_of, plain_type
-from lamdagent.config import ActionConfig, Config, SlotConfig, TaskConfig
+from lamdagent.config import ActionConfig, Config, EvaluationConfig, SlotConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.fingerprint import task_fingerprint
 from lamdagent.evaluation.task import Task
@@ -23,6 +25,7 @@ from lamdagent.objects.model import Model
 from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source
 from lamdagent.preflight import MODES, Findings, preflight
+from lamdagent.tracking import schema
 
 POLICIES = ("auto", "hybrid", "llm", "surrogate", "tpe", "random")
 EXECUTIONS = ("local", "inline", "ray")
@@ -66,7 +69,7 @@ def make_plan(config: Config) -> Plan:
     faults += launching.cluster_faults(types, config.execution)
     faults += launching.need_faults(types, config.execution)
     datasets = _each(faults, config.datasets, load_dataset)
-    tasks = _each(faults, config.tasks, _task)
+    tasks = _each(faults, config.tasks, partial(_task, evaluation=config.evaluation))
     faults += source_faults(config)
     for name, model in config.models.items():
         faults += [f"models.{name}: {fault}" for fault in check_source(dataclasses.asdict(model))]
@@ -87,7 +90,7 @@ def make_outline(config: Config) -> Outline:
     """
     faults: list[str] = []
     types = _each(faults, config.actions, _action_type)
-    tasks = _each(faults, config.tasks, _task)
+    tasks = _each(faults, config.tasks, partial(_task, evaluation=config.evaluation))
     faults += source_faults(config)
     if faults:
         raise ConfigError(faults)
@@ -132,9 +135,16 @@ def _ranges(config: Config) -> Iterator[str]:
         yield "budget: every limit is null, the search would never end; set budget.trials or another one"
     if not 0 < config.data_fraction <= 1:
         yield f"data_fraction: got {config.data_fraction}, wanted more than 0 and at most 1"
+    yield from _backend(config.evaluation.backend)
     yield from _least(config)
     if config.tasks and not sum(t.weight for t in config.tasks.values() if math.isfinite(t.weight)) > 0:
         yield "tasks: the weights add up to nothing; give at least one task a weight above 0"
+
+
+def _backend(name: str) -> Iterator[str]:
+    yield from _one_of("evaluation.backend", name, ("hf", "vllm"))
+    if name == "vllm" and importlib.util.find_spec("vllm") is None:
+        yield "evaluation.backend: vllm is not installed here; `pip install vllm` on a machine with a GPU, or take hf"
 
 
 def _least(config: Config) -> Iterator[str]:
@@ -143,6 +153,8 @@ def _least(config: Config) -> Iterator[str]:
         "search.max_depth": (config.search.max_depth, 1),
         "search.failures_in_a_row": (config.search.failures_in_a_row, 1),
         "memory.tokens": (config.memory.tokens, 100),
+        "champion.beyond": (config.champion.beyond, 0),
+        "champion.seeds": (config.champion.seeds, 0),
         "retention.keep_best": (config.retention.keep_best, 1),
         "execution.cpus": (config.execution.cpus, 0.01),
         "execution.gpus": (config.execution.gpus, 0),
@@ -166,10 +178,12 @@ def _one_of(path: str, value: str, allowed: tuple[str, ...]) -> Iterator[str]:
         yield f"{path}: got {value!r}; allowed: {', '.join(allowed)}"
 
 
-def _task(name: str, settings: TaskConfig) -> Task:
+def _task(name: str, settings: TaskConfig, evaluation: EvaluationConfig) -> Task:
     path = f"tasks.{name}"
     if not settings.task or not settings.metric:
         raise UserError(f"{path}: `task` (lm-eval's name) and `metric` (such as acc,none) are both needed")
+    if name in (schema.SCORE, schema.GAIN):
+        raise UserError(f"{path}: `{name}` is the name of a metric of our own; call the task otherwise")
     if not (math.isfinite(settings.weight) and settings.weight >= 0):
         raise UserError(f"{path}.weight: got {settings.weight}, wanted 0 or more")
     if not settings.low < settings.high:
@@ -183,7 +197,7 @@ def _task(name: str, settings: TaskConfig) -> Task:
         raise UserError(f"{path}.folder: there is no folder {settings.folder!r}; `builtin` means the package's own")
     splits = {"search": "validation", "test": "test"} | settings.splits
     values = dataclasses.asdict(settings) | {"folder": str(folder or ""), "splits": splits}
-    task = Task(name=name, **values)
+    task = Task(name=name, vllm=evaluation.vllm if evaluation.backend == "vllm" else None, **values)
     return dataclasses.replace(task, fingerprint=task_fingerprint(task))
 
 

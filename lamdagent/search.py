@@ -1,5 +1,6 @@
 """The loop of the paper: enumerate, select, execute and evaluate, remember; everything it knows is in the store."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from lamdagent.budget import Budget
 from lamdagent.champion import register
 from lamdagent.enumeration import ActionSpace
 from lamdagent.errors import LamdagentError, SearchStopped, UserError
+from lamdagent.evaluation.task import Score
 from lamdagent.execution.executor import Executor, Failed, Finished, Job
 from lamdagent.execution.retry import both, rows_at_once, with_less_memory
 from lamdagent.execution.work import Outcome
 from lamdagent.failures import Streak
+from lamdagent.finals import champion_of, finalists, promote
 from lamdagent.flight import Flight, Landing
 from lamdagent.interruption import Interruption
 from lamdagent.jobs import Jobs
@@ -29,11 +32,14 @@ from lamdagent.memory.history import RETRYABLE, Histories, tried_fingerprints
 from lamdagent.memory.text import memory_text
 from lamdagent.objects.model import Model, Origin
 from lamdagent.plan import Plan
+from lamdagent.promotion import Standing
+from lamdagent.repeats import POLICY, spreads
 from lamdagent.selection.agent import Agent
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.terminal import Terminal
 from lamdagent.tracking.housekeeping import Housekeeping
 from lamdagent.tracking.journal import Journal
+from lamdagent.tracking.records import RunRecord
 from lamdagent.trial import History, Trial
 
 LAST_CHANCE_S = 600.0
@@ -46,11 +52,13 @@ class Result:
 
     history: History
     champion: Trial | None
-    """Best on the search split of all that have their weights; a base model when nothing beats it."""
+    """The best finalist whose gain on the search split is beyond the noise; a base model when there is none."""
     registered: str
     """For the user: where the champion lives on; empty when it is a base."""
     reason: str
     """Why it ended."""
+    standings: tuple[Standing, ...] = ()
+    """Of the finalists, best first."""
 
 
 @dataclass
@@ -61,6 +69,10 @@ class _Open:
     """A base that is scored, or an action that is done."""
     first: Failed | None = None
     """How its first try ended, when this is the second."""
+    known: Mapping[str, Score] = field(default_factory=dict)
+    """Scores of the same weights on the same items, which need not be taken again."""
+    weights: str = ""
+    """Where the action's model is, when an older run has made it."""
 
 
 class Search:
@@ -114,11 +126,13 @@ class Search:
             self._look_at_others()
             reason = self._loop()
             self._test(reason)
+            standings = promote(self.history(), self.journal, self.plan)
+            self._repeat([standing.trial for standing in standings])
             history = self.history()
-            champion = next((trial for trial in history.scored if not trial.pruned), None)
+            champion = champion_of(standings, history)
             registered = self._register(champion, history)
             status, why = "FINISHED", ""
-            return Result(history, champion, registered, reason)
+            return Result(history, champion, registered, reason, tuple(standings))
         except KeyboardInterrupt:
             status, why = "KILLED", "interrupted by the user"
             raise
@@ -199,20 +213,22 @@ class Search:
             if known and known.score:
                 self.view.trial(known, self.history(), None)
             elif run_id := self.journal.begin_base(model, self.plan):
-                self.open[run_id] = _Open(model)
+                scores = self.history().scores_of(model.fingerprint, "search")
+                self.open[run_id] = _Open(model, known=scores)
                 self.view.begin(f"score the base {model.name}", None, self.budget, job=run_id)
-                yield self.jobs.scoring(run_id, model, "search")
+                yield self.jobs.scoring(run_id, model, "search", scores)
             else:
                 elsewhere.append(model)
 
     def _base_ended(self, ended: Finished | Failed) -> None:
         self._spend(ended)
-        model = self.open.pop(ended.job_id).making
+        run = self.open.pop(ended.job_id)
+        model = run.making
         assert isinstance(model, Model)
         if isinstance(ended, Failed):
             self.journal.fail(ended.job_id, ended)
             raise UserError(f"the base {model.name} cannot be scored, so no gain can be told: {ended.reason}")
-        self._finish(ended, model)
+        self._finish(ended, model, run.known)
 
     def _look_at_others(self) -> None:
         for warning in self.journal.sources.refresh():
@@ -264,7 +280,8 @@ class Search:
             return "every legal action has been tried"
         self.budget.usd += decision.cost_usd
         self.journal.spent(self.budget.spent)
-        if self.stop.requested or self._done(decision, text):
+        known = self.journal.known(decision.action)
+        if self.stop.requested or self._done(decision, text, known):
             return self._ending()
         if problem := self.house.no_room(decision.action, history, self.journal.search_run_id):
             if not self.flight:  # else what lands may make room
@@ -273,13 +290,12 @@ class Search:
         if run_id := self.journal.begin_action(decision, self.plan, text, history):
             self.budget.trials += 1
             self.open[run_id] = _Open(decision.action)
-            self._start(run_id, decision.action, history)
+            self._start(run_id, decision.action, history, known)
         return ""
 
-    def _done(self, decision: Decision, text: str) -> bool:
-        """Whether the action has a finished run already, which then stands for it and costs nothing."""
-        known = self.journal.done(decision, self.plan)
-        if known is None:
+    def _done(self, decision: Decision, text: str, known: RunRecord | None) -> bool:
+        """Whether the action's finished run stands for it and costs nothing."""
+        if known is None or not self.journal.complete(known):
             return False
         self._done_before.add(decision.action.fingerprint)
         if known.experiment_id != self.journal.store.experiment_id:
@@ -288,18 +304,32 @@ class Search:
         self._show(decision.action)
         return True
 
-    def _start(self, run_id: str, action: Action, history: History) -> None:
-        """Send off an action whose run is open; what cannot even be started has failed."""
+    def _start(self, run_id: str, action: Action, history: History, known: RunRecord | None) -> None:
+        """Send off an action whose run is open; what cannot even be started has failed. `known`: scored otherwise."""
         limit = self.budget.limits.trials
         number = f"{self.budget.trials}/{limit}" if limit else self.budget.trials
         best = history.scored[0].score if history.scored else None
         self.view.begin(f"{number} {action.describe()}", best, self.budget, self._eta(history), run_id)
         try:
-            job = self.jobs.making(run_id, action, self._limit_s(action, history))
+            limit_s = self._limit_s(action, history)
+            job = self._scoring_again(run_id, action, known, limit_s) or self.jobs.making(run_id, action, limit_s)
         except LamdagentError as error:
             self._close(action, Failed(run_id, str(error), "error"))
         else:
             self.flight.launch(job)
+
+    def _scoring_again(self, run_id: str, action: Action, known: RunRecord | None, limit_s: float) -> Job | None:
+        """Only the scoring, on the tasks that are new, of a model that an older run has made."""
+        made = self.journal.made(known) if known else None
+        if made is None:
+            return None
+        model = dataclasses.replace(produced(action, run_id), location=made.weights)
+        with contextlib.suppress(LamdagentError):  # gone after all: it is made again
+            job = self.jobs.scoring(run_id, model, "search", made.scores)
+            self.journal.reused(run_id, made)
+            self.open[run_id] = _Open(action, known=made.scores, weights=made.weights)
+            return dataclasses.replace(job, timeout_s=min(job.timeout_s, limit_s))
+        return None
 
     def _limit_s(self, action: Action, history: History) -> float:
         return self.budget.limit_s(self.jobs.type_of(action).timeout_s, self._reserve_s(history))
@@ -331,10 +361,11 @@ class Search:
 
     def _close(self, action: Action, ended: Finished | Failed) -> None:
         """End the run of an action, and think about it."""
-        del self.open[ended.job_id]
+        run = self.open.pop(ended.job_id)
         if isinstance(ended, Finished):
             self.streak.succeeded()
-            self._finish(ended, produced(action, ended.job_id))
+            model = produced(action, ended.job_id)
+            self._finish(ended, dataclasses.replace(model, location=run.weights or model.location), run.known)
         else:
             if ended.kind in RETRYABLE:
                 self.budget.trials -= 1  # as after a restart: the same turn again
@@ -350,9 +381,10 @@ class Search:
         self.journal.spent(self.budget.spent)
         return ended
 
-    def _finish(self, ended: Finished, model: Model) -> None:
+    def _finish(self, ended: Finished, model: Model, known: Mapping[str, Score]) -> None:
         run_id, outcome = ended.job_id, ended.value
         assert isinstance(outcome, Outcome)
+        outcome = dataclasses.replace(outcome, scores={**known, **outcome.scores})
         output = self.jobs.output(run_id)
         self.journal.finish(run_id, outcome, ended.seconds, model, self.plan, output, self.history())
         history = self.history()
@@ -379,7 +411,7 @@ class Search:
     def _test(self, reason: str) -> None:
         """Score the best few and the bases on the split that steered nothing."""
         history = self.history()
-        best = [t for t in history.scored if t.kind == "action" and not t.pruned][: self.plan.config.search.test_top]
+        best = finalists(history, self.plan.config.search.test_top)
         bases = [t for m in self.models if (t := history.by_model.get(m.fingerprint))]
         if not best:
             return
@@ -392,7 +424,9 @@ class Search:
             if isinstance(ended, Failed):
                 self.view.say(f"test of {models[ended.job_id].name} failed: {ended.reason}", "red")
             else:
-                self.journal.tested(ended.job_id, ended.value, self.plan, self.jobs.output(ended.job_id))
+                model = models[ended.job_id]
+                scores = {**history.scores_of(model.fingerprint, "test"), **ended.value.scores}
+                self.journal.tested(ended.job_id, scores, self.plan, self.jobs.output(ended.job_id))
         self.stop.check()
 
     def _testing(self, models: Mapping[str, Model], history: History) -> Iterator[Job]:
@@ -401,7 +435,33 @@ class Search:
                 return
             initial = next((m for m in self.models if m.fingerprint == model.fingerprint), model)
             self.view.begin(f"test {model.name}", history.scored[0].score, self.budget, job=run_id)
-            yield self.jobs.scoring(run_id, initial, "test")
+            yield self.jobs.scoring(run_id, initial, "test", history.scores_of(model.fingerprint, "test"))
+
+    def _repeat(self, best: Sequence[Trial]) -> None:
+        """Make the finalists again with further seeds; nothing is chosen by it."""
+        config = self.plan.config
+        seeds = [config.search.seed + number for number in range(1, config.champion.seeds + 1)]
+        for spread in spreads(best, self.history(), self.plan.types, seeds, self._do) if seeds else ():
+            self.journal.repeated(spread)
+            self.view.say(str(spread))
+        self.stop.check()
+
+    def _do(self, action: Action) -> Trial | None:
+        """The trial of an action that need not be chosen; None when it fails, or there is no time for it."""
+        decision = Decision(action, POLICY, f"A finalist's pipeline with seed {action.seed}.")
+        history, known = self.history(), self.journal.known(action)
+        if self.stop.requested or self.budget.left_s <= 0:
+            return None
+        if not self._done(decision, "", known):
+            run_id = self.journal.begin_action(decision, self.plan, "", history)
+            if run_id:
+                self.budget.trials += 1
+                self.open[run_id] = _Open(action)
+                self._start(run_id, action, history, known)
+            while self.flight:
+                self._action_ended(self.flight.land())
+        same = [t for t in self.history().actions if t.action and t.action.fingerprint == action.fingerprint]
+        return next((t for t in reversed(same) if t.score and not t.pruned), None)
 
     def _register(self, champion: Trial | None, history: History) -> str:
         """The search has not ended before its winner is where others find it."""

@@ -284,8 +284,13 @@ class TestCard:
 
     def test_scores_gains_and_their_errors(self, family: Family) -> None:
         _, body = card_of(family)
-        assert "| **weighted score** | test | 0.400 +- 0.100 | 0.200 +- 0.100 | +0.200 +- 0.141 |" in body
-        assert "| **weighted score** | search | 0.500 +- 0.100 | 0.200 +- 0.100 | +0.300 +- 0.141 |" in body
+        assert (
+            "| **weighted score** | test | 0.400 +- 0.100 | 0.200 +- 0.100 | +0.200 [-0.077, +0.477] unpaired |" in body
+        )
+        assert (
+            "| **weighted score** | search | 0.500 +- 0.100 | 0.200 +- 0.100 | +0.300 [+0.023, +0.577] unpaired |"
+            in body
+        )
         assert "not scored on the test split" not in body
         assert "It was not scored on the test split" in card_of(family, test_score=None, test_scores={})[1]
 

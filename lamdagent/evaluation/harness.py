@@ -43,14 +43,22 @@ def evaluate(
     model.eval()
     try:
         for task in tasks:
-            results = run_task(model, tokenizer, task, split, report, batch_size)
-            found = [sample for rows in results["samples"].values() for sample in rows]
-            if samples:
-                _write(samples / f"{task.name}.jsonl", found, task)
-            scores[task.name] = _score(results["results"][task.task], found, task)
+            scores[task.name] = scored(run_task(model, tokenizer, task, split, report, batch_size), task, samples)
     finally:
         model.train(training)
     return scores
+
+
+def scored(results: Any, task: Task, samples: Path | None) -> Score:
+    """The score in what lm-eval gave for one task; its items go to `samples`.
+
+    Raises:
+        ActionFailed, UserError: as `evaluate` says.
+    """
+    found = [sample for rows in results["samples"].values() for sample in rows]
+    if samples:
+        _write(samples / f"{task.name}.jsonl", found, task)
+    return _score(results["results"][task.task], found, task)
 
 
 def run_task(model: Any, tokenizer: Any, task: Task, split: Split, report: Report, batch_size: int = 32) -> Any:
@@ -60,9 +68,19 @@ def run_task(model: Any, tokenizer: Any, task: Task, split: Split, report: Repor
         ActionFailed: kind `bad_model`: the model yields no numbers.
         UserError: lm-eval has no such task or split.
     """
-    with _finite(model), _quiet():
+    with _finite(model):
         lm = _language_model(model, copy.deepcopy(tokenizer), batch_size, partial(_say, report, task))
-        return _run(lm, task, split, chat=bool(getattr(tokenizer, "chat_template", None)))
+        return run_with(lm, task, split, chat=bool(getattr(tokenizer, "chat_template", None)))
+
+
+def run_with(lm: Any, task: Task, split: Split, chat: bool) -> Any:
+    """`run_task` on any language model of lm-eval's; `chat`: with the chat template.
+
+    Raises:
+        UserError: lm-eval has no such task or split.
+    """
+    with _quiet():
+        return _run(lm, task, split, chat)
 
 
 def _say(report: Report, task: Task, done: int, total: int) -> None:

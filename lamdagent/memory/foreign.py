@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar
 from lamdagent.config import ForeignScoreConfig, ModelConfig, SourceConfig
@@ -404,7 +405,9 @@ def _own_searches(name: str, records: Sequence[RunRecord], ours: Ours, weights: 
             trial = dataclasses.replace(trial, model=dataclasses.replace(trial.model, location=found.location))
             notes += ["no score: its tasks have other items or settings"] * (trial.score is None)
         notes += [f"the model cannot join the pool: {found.problem}"] if found.problem else []
-        trial = dataclasses.replace(trial, source=name, name=label)
+        # What their search read of its test split is none of ours.
+        blank: dict[str, Any] = {"test_scores": {}, "test_score": None, "test_gain": None}
+        trial = dataclasses.replace(trial, source=name, name=label, **blank)
         readings.append(Reading(record.run_id, label, trial, tuple(notes)))
     return readings
 

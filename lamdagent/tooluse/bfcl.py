@@ -108,12 +108,18 @@ def by_id() -> Mapping[str, Item]:
     return {item.id: item for item in _all_items()}
 
 
-@cache
-def _all_items() -> tuple[Item, ...]:
+def upstream() -> Iterator[Item]:
+    """Every item of the categories as the benchmark has it: too long ones and those without a writable answer too."""
     members = [f"{FOLDER}/BFCL_v4_{name}.json" for name in CALL_FILES + NONE_FILES]
     members += [f"{FOLDER}/possible_answer/BFCL_v4_{name}.json" for name in CALL_FILES]
     folder = wheel_files(PACKAGE, VERSION, SHA256, tuple(members)) / FOLDER
-    found = [item for name in CALL_FILES + NONE_FILES for item in _read(folder, name) if _usable(item)]
+    for name in CALL_FILES + NONE_FILES:
+        yield from _read(folder, name)
+
+
+@cache
+def _all_items() -> tuple[Item, ...]:
+    found = [item for item in upstream() if _usable(item)]
     return tuple(sorted(found, key=lambda item: hashlib.sha256(f"order {SALT} {item.id}".encode()).hexdigest()))
 
 
