@@ -244,6 +244,8 @@ class SlotConfig:
     """any, initial or produced."""
     mirror: str = ""
     """Hyperparameter that is the first of two models' share."""
+    ordered: bool = False
+    """For models: whether another order makes another model."""
 
 
 @dataclass

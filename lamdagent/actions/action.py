@@ -23,7 +23,7 @@ class Slot:
     name: str
     """The keyword under which the action's function gets the object."""
     kind: SlotKind
-    """`model`: one of the pool; `models`: several of the pool, order-free; otherwise one dataset of that kind."""
+    """`model`: one of the pool; `models`: several of the pool; otherwise one dataset of that kind."""
     minimum: int = 1
     """Fewest objects; for `models` at least 2."""
     maximum: int = 1
@@ -32,6 +32,8 @@ class Slot:
     """Which models fit: all, those the user declared, or those that actions made."""
     mirror: str = ""
     """For two order-free models: the hyperparameter that is the first one's share, 1 - share when they swap places."""
+    ordered: bool = False
+    """For `models`: whether another order makes another model; else their order means nothing."""
 
 
 @dataclass(frozen=True)
