@@ -273,6 +273,8 @@ class SlotConfig:
     """Hyperparameter that is the first of two models' share."""
     unlike: str = ""
     """The slot of another model: the two are never the same and have one vocabulary."""
+    ordered: bool = False
+    """For models: whether another order makes another model."""
 
 
 @dataclass

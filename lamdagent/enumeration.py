@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar, Slot
@@ -46,7 +46,7 @@ def canonical(
     ordered, settled = {}, dict(values)
     for slot in action_type.slots:
         given = list(objects[slot.name])
-        if slot.kind != "models":
+        if slot.kind != "models" or slot.ordered:
             ordered[slot.name] = given
             continue
         ordered[slot.name] = sorted(given, key=lambda m: m.fingerprint)
@@ -226,7 +226,11 @@ def _holds_models(slot: Slot) -> bool:
 
 def _count(action_type: ActionType, slot: Slot, n: int) -> int:
     shares = len(action_type.grid[slot.mirror]) if slot.mirror else 1
-    return sum(math.comb(n, k) * (shares if k == 2 else 1) for k in range(slot.minimum, slot.maximum + 1))
+    return sum(_ways(slot)(n, k) * (shares if k == 2 else 1) for k in range(slot.minimum, slot.maximum + 1))
+
+
+def _ways(slot: Slot) -> Callable[[int, int], int]:
+    return math.perm if slot.ordered else math.comb
 
 
 def _placements(slots: Sequence[Slot], family: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -242,12 +246,12 @@ def _placements(slots: Sequence[Slot], family: Mapping[str, Sequence[Any]]) -> I
 def _picks(slot: Slot, things: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     ordered = sorted(things, key=lambda o: o.fingerprint) if slot.kind == "models" else things
     for k in range(slot.minimum, slot.maximum + 1):
-        yield from itertools.combinations(ordered, k)
+        yield from itertools.permutations(ordered, k) if slot.ordered else itertools.combinations(ordered, k)
 
 
 def _draw(slot: Slot, things: Sequence[Any], rng: random.Random) -> list[Any]:
     sizes = range(slot.minimum, slot.maximum + 1)
-    k = rng.choices(sizes, [math.comb(len(things), size) for size in sizes])[0]
+    k = rng.choices(sizes, [_ways(slot)(len(things), size) for size in sizes])[0]
     return rng.sample(things, k)
 
 

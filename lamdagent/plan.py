@@ -291,8 +291,18 @@ def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
     maximum = settings.maximum if settings.maximum is not None else max(minimum, 2 if several else 1)
     if not (2 if several else 1) <= minimum <= maximum or (not several and maximum > 1):
         raise UserError(f"{path}: minimum {minimum} and maximum {maximum} make no sense for kind {settings.kind}")
-    ties = settings.role, settings.mirror, settings.unlike
-    return Slot(name, settings.kind, minimum, maximum, *ties)  # type: ignore[arg-type]
+    if settings.ordered and (not several or settings.mirror):
+        raise UserError(f"{path}.ordered: only for kind models, and not with mirror, which swaps them")
+    return Slot(
+        name,
+        settings.kind,  # type: ignore[arg-type]
+        minimum,
+        maximum,
+        settings.role,  # type: ignore[arg-type]
+        settings.mirror,
+        settings.unlike,
+        ordered=settings.ordered,
+    )
 
 
 def _scalar(path: str, value: Any, annotation: Any) -> Scalar:

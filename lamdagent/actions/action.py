@@ -23,7 +23,7 @@ class Slot:
     name: str
     """The keyword under which the action's function gets the object."""
     kind: SlotKind
-    """`model`: one of the pool; `models`: several of the pool, order-free; otherwise one dataset of that kind."""
+    """`model`: one of the pool; `models`: several of the pool; otherwise one dataset of that kind."""
     minimum: int = 1
     """Fewest objects; for `models` at least 2."""
     maximum: int = 1
@@ -36,6 +36,8 @@ class Slot:
     """For a model: the slot of the other model, which is never the same and has as many tokens in its vocabulary."""
     columns: tuple[str, ...] = ()
     """For a dataset: the columns that the type's hyperparameters make it need, besides those of its kind."""
+    ordered: bool = False
+    """For `models`: whether another order makes another model; else their order means nothing."""
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,27 @@
 """Merging models by arithmetic on their weights, through mergekit (https://arxiv.org/abs/2403.13257). No training.
 
-linear (https://arxiv.org/abs/2203.05482), slerp (https://en.wikipedia.org/wiki/Slerp), ties
-(https://arxiv.org/abs/2306.01708), dare_ties (https://arxiv.org/abs/2311.03099).
+`merge` does linear (https://arxiv.org/abs/2203.05482), slerp (https://en.wikipedia.org/wiki/Slerp), ties
+(https://arxiv.org/abs/2306.01708) and dare_ties (https://arxiv.org/abs/2311.03099); the others are in interpolation.py
+and task_vectors.py.
 """
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lamdagent.actions.action import Scalar
 from lamdagent.actions.context import Context, Loaded, known_warnings_ignored, quiet
+from lamdagent.actions.merge_methods import METHODS, check_call
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress
 
-METHODS = ("linear", "slerp", "ties", "dare_ties")
-WITH_BASE = ("ties", "dare_ties")
-"""These merge differences from a base instead of weights."""
+OF_MERGE = ("linear", "slerp", "ties", "dare_ties")
+"""The methods that `merge` does."""
+NAMES = {"scale": "lambda"}
+"""Hyperparameters that mergekit calls otherwise."""
 MUST_MATCH = (
     "architectures",
     "vocab_size",
@@ -48,7 +52,7 @@ def merge(
         context: where to write, and the seed that decides what DARE drops.
         models: folders; exactly two for slerp.
         base: folder of the model that ties and dare_ties take differences from.
-        method: one of METHODS.
+        method: one of OF_MERGE.
         weight: linear and slerp: the first model's share of two, (0, 1); more than two share equally.
         density: ties and dare_ties: share of each difference that is kept, (0, 1].
         scale: ties and dare_ties: factor on the merged difference.
@@ -56,38 +60,68 @@ def merge(
     Raises:
         ActionFailed: the models do not fit together or the method; nothing was computed.
     """
-    _check_call(models, base, method)
-    return context.perform(Merging(method, tuple(models), base, weight, density, scale))
+    values: dict[str, Scalar] = {"t": 1.0 - weight} if method == "slerp" else {}
+    if method in ("ties", "dare_ties"):
+        values = {"density": density, "scale": scale}
+    return merged(context, method, models, base, weight, allowed=OF_MERGE, **values)
+
+
+def merged(
+    context: Context,
+    method: str,
+    models: list[str],
+    base: str = "",
+    weight: float = 0.5,
+    *,
+    allowed: Sequence[str] = tuple(METHODS),
+    **values: Scalar,
+) -> Loaded:
+    """Do one merge; `weight` is the first model's share of two, `values` are the method's own parameters.
+
+    Raises:
+        ActionFailed: the models do not fit together or the method; nothing was computed.
+    """
+    check_call(method, models, base, allowed)
+    parameters = {NAMES.get(key, key): value for key, value in values.items()}
+    return context.perform(Merging(method, tuple(models), base, weight, parameters))
 
 
 @dataclass(frozen=True)
 class Merging:
-    """One mergekit run from folders to a folder; see `merge` for what the values mean."""
+    """One mergekit run from folders to a folder."""
 
     method: str
+    """One of METHODS."""
     models: tuple[str, ...]
     base: str
-    weight: float
-    density: float
-    scale: float
+    """Folder of one more model where the method takes one, see `Method.base`."""
+    weight: float = 0.5
+    """The first model's share of two, where the method weighs whole models; others share equally."""
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    """What else mergekit's method is told, by its own names."""
 
     @property
     def folders(self) -> tuple[str, ...]:
         """All inputs; config, tokenizer and chat template are the first one's."""
-        return (self.base, *self.models) if self.method in WITH_BASE else self.models
+        return (self.base, *self.models) if METHODS[self.method].with_base(self.base) else self.models
+
+    @property
+    def shares(self) -> list[float]:
+        """The weight of each model; task vectors always share equally, so that their order means nothing."""
+        if len(self.models) == 2 and METHODS[self.method].base != "ancestor":
+            return [self.weight, 1.0 - self.weight]
+        return [1.0 / len(self.models)] * len(self.models)
 
     def configuration(self, dtype: str | None) -> dict[str, Any]:
         """What mergekit is told; `dtype` is the precision of the new weights."""
-        weighed = len(self.models) == 2 and self.method not in WITH_BASE
-        shares = [self.weight, 1.0 - self.weight] if weighed else [1.0 / len(self.models)] * len(self.models)
-        parameters: dict[str, Any] = {"t": shares[1]} if self.method == "slerp" else {}
-        if self.method in WITH_BASE:
-            parameters = {"density": self.density, "lambda": self.scale}
+        takes = METHODS[self.method]
+        shares = self.shares if takes.weighed else [None] * len(self.models)
+        has_base = takes.base == "first" or takes.with_base(self.base)
         return {
             "merge_method": self.method,
             "models": [_input(folder, share) for folder, share in zip(self.models, shares, strict=True)],
-            "base_model": _reference(self.folders[0]) if self.method != "linear" else None,
-            "parameters": parameters,
+            "base_model": _reference(self.folders[0]) if has_base else None,
+            "parameters": dict(self.parameters),
             "dtype": "float32",  # of the arithmetic
             "out_dtype": dtype,
         }
@@ -112,16 +146,6 @@ def stored_dtype(folder: str) -> str | None:
     return config.get("dtype") or config.get("torch_dtype")
 
 
-def _check_call(models: Sequence[str], base: str, method: str) -> None:
-    if method not in METHODS:
-        raise ActionFailed(f"No merge method {method!r}; there are {', '.join(METHODS)}.", kind="bad_data")
-    if len(models) < 2 or (method == "slerp" and len(models) > 2):
-        allowed = "exactly 2" if method == "slerp" else "at least 2"
-        raise ActionFailed(f"{method} takes {allowed} models, got {len(models)}.", kind="bad_data")
-    if method in WITH_BASE and not base:
-        raise ActionFailed(f"{method} needs a base that the models descend from, got none.", kind="bad_data")
-
-
 def _check_fit(folders: Sequence[str]) -> None:
     first = _config(folders[0])
     for folder in folders[1:]:
@@ -142,8 +166,8 @@ def _reference(folder: str) -> dict[str, Any]:
     return {"model": {"path": folder}}  # as a plain string, mergekit would read "@" and "+" in it
 
 
-def _input(folder: str, share: float) -> dict[str, Any]:
-    return {"model": _reference(folder), "parameters": {"weight": share}}
+def _input(folder: str, share: float | None) -> dict[str, Any]:
+    return {"model": _reference(folder), "parameters": {} if share is None else {"weight": share}}
 
 
 def _run(plan: dict[str, Any], context: Context) -> None:

@@ -148,9 +148,8 @@ def _wanted(slot: Slot) -> str:
 
 def _slot_part(slot: Slot, options: Sequence[Thing], turn: Turn, settings: LLMSettings) -> str:
     listed = shown(options, turn.history, settings.max_options)
-    order = (
-        f"; {slot.mirror} is the share of the first one you name" if slot.mirror else "; their order does not matter"
-    )
+    order = "; another order makes another model" if slot.ordered else "; their order does not matter"
+    order = f"; {slot.mirror} is the share of the first one you name" if slot.mirror else order
     head = f"### {slot.name} (choose {_wanted(slot)}{order if slot.maximum > 1 else ''})"
     lines = [f"{i}. {_thing_line(thing, settings)}" for i, thing in enumerate(listed, 1)]
     left = len(options) - len(listed)
