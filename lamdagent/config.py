@@ -172,6 +172,9 @@ class MemoryConfig:
 
     tokens: int = 2000
     """Budget of the memory text, however long the history."""
+    any_fraction: bool = False
+    """True: runs of every data fraction are seen as if of one; else only those of the search's own, since scores at
+    different fractions are no fair comparison of pipelines."""
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     """Runs of others that seed the search, by a name of yours."""
 
@@ -348,9 +351,14 @@ class Config:
     actions: dict[str, ActionConfig] = field(default_factory=dict)
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     data_fraction: float = 1.0
-    """Share of every dataset, (0, 1]; 10 % is inside 20 %."""
+    """Share of every dataset, (0, 1]; 10 % is inside 20 %. A search sees runs of its own share only."""
     dry_run: bool = False
     """Print what would be done and run nothing."""
+
+    @property
+    def scope(self) -> float | None:
+        """The data fraction whose runs a search sees; None: those of all."""
+        return None if self.memory.any_fraction else self.data_fraction
 
 
 SECTIONS: dict[str, type] = {
@@ -407,6 +415,7 @@ def read(node: DictConfig) -> Config:
     if faults:
         raise ConfigError(faults)
     config = Config(**values)
+    config.data_fraction = float(config.data_fraction)  # 1 and 1.0 are one fingerprint
     config.memory.sources = sources
     return config
 

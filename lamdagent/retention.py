@@ -48,15 +48,25 @@ def _own_merits(history: History, tasks: Sequence[Task], keep_best: int) -> Iter
                 yield parent, "an action that runs now takes it"
         elif trial.test_scores:
             yield trial.run_id, "tested"
-    best = [t for t in history.scored if t.kind == "action" and not t.pruned]
+    best = [t for t in history.scored if t.action and not t.pruned]
+    fractions = sorted({t.action.data_fraction for t in best if t.action}, reverse=True)
+    for fraction in fractions:  # each search compares what is of its own fraction only
+        of = f" at data_fraction={fraction:g}" if len(fractions) > 1 else ""
+        yield from _outstanding(
+            [t for t in best if t.action and t.action.data_fraction == fraction], tasks, keep_best, of
+        )
+    for trial in history.actions:
+        if trial.score is None:
+            yield trial.run_id, "not scored on these tasks"
+
+
+def _outstanding(best: Sequence[Trial], tasks: Sequence[Task], keep_best: int, of: str) -> Iterator[tuple[str, str]]:
+    """Those of one fraction, best first; `of`: which, for a person."""
     for place, trial in enumerate(best[:keep_best], 1):
-        yield trial.run_id, f"number {place} of the best {keep_best}"
+        yield trial.run_id, f"number {place} of the best {keep_best}{of}"
     nodes = [
         {"id": t.run_id, "score": t.score, "scores": {name: (s.value, s.stderr) for name, s in t.scores.items()}}
         for t in best
     ]
     for run_id in pareto_front(nodes, tasks):
-        yield run_id, "on the Pareto front of the tasks"
-    for trial in history.actions:
-        if trial.score is None:
-            yield trial.run_id, "not scored on these tasks"
+        yield run_id, f"on the Pareto front of the tasks{of}"

@@ -93,7 +93,7 @@ class Search:
         self.flight = Flight(executor, view, journal.sign_of_life)
         self.agent = agent
         self.view = view
-        self._histories = Histories(plan.types, plan.datasets, plan.tasks)
+        self._histories = Histories(plan.types, plan.datasets, plan.tasks, plan.config.scope)
         self.house = Housekeeping(journal.store, plan)
         self.budget = Budget(plan.config.budget, at_once=executor.capacity)
         self.streak = Streak(plan.config.search.failures_in_a_row)

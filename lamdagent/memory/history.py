@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from lamdagent.actions.action import PROCESSES, Action, ActionType, Scalar
@@ -26,11 +26,21 @@ MOST_LOST = 2
 class Histories:
     """Reads histories of one space; a run that has not changed since the last one keeps its trial."""
 
-    def __init__(self, types: Sequence[ActionType], datasets: Sequence[Dataset], tasks: Sequence[Task]) -> None:
-        """Scores of tasks that have changed since are left out."""
+    def __init__(
+        self,
+        types: Sequence[ActionType],
+        datasets: Sequence[Dataset],
+        tasks: Sequence[Task],
+        fraction: float | None = None,
+    ) -> None:
+        """Scores of tasks that have changed since are left out.
+
+        `fraction`: only actions with this share of the data, and on models made with it, are seen; None: all are.
+        """
         self._types = {t.name: t for t in types}
         self._datasets = {d.name: d for d in datasets}
         self._tasks = tasks
+        self._fraction = fraction
         self._read: dict[str, tuple[RunRecord, tuple[Model | None, ...], Trial]] = {}
         self._last = History()
 
@@ -41,7 +51,11 @@ class Histories:
         """
         models: dict[str, Model] = {}
         read = {}
+        unseen: set[str] = set()
         for record in _parents_first(records):
+            if not self._sees(record, unseen):
+                unseen.add(record.run_id)
+                continue
             inputs = tuple(models.get(parent) for parent in record.parents)
             known = self._read.get(record.run_id)
             if known is None or known[0] is not record or not _same(known[1], inputs):
@@ -55,6 +69,11 @@ class Histories:
             self._last = History(trials, reflection)
         return self._last
 
+    def _sees(self, record: RunRecord, unseen: Collection[str]) -> bool:
+        if self._fraction is None or record.kind == "base":
+            return True
+        return fraction_of(record) == self._fraction and not any(parent in unseen for parent in record.parents)
+
     def _trial(self, record: RunRecord, models: Mapping[str, Model]) -> Trial:
         action = None
         if record.tags.get(schema.KIND) == "action":
@@ -63,10 +82,22 @@ class Histories:
 
 
 def build_history(
-    records: Iterable[RunRecord], types: Sequence[ActionType], datasets: Sequence[Dataset], tasks: Sequence[Task]
+    records: Iterable[RunRecord],
+    types: Sequence[ActionType],
+    datasets: Sequence[Dataset],
+    tasks: Sequence[Task],
+    fraction: float | None = None,
 ) -> History:
     """One history, see `Histories`."""
-    return Histories(types, datasets, tasks).history(records)
+    return Histories(types, datasets, tasks, fraction).history(records)
+
+
+def fraction_of(record: RunRecord) -> float:
+    """Share of the data that an action was given; runs that do not say it had all of it."""
+    try:
+        return float(record.params.get("data_fraction", 1.0))
+    except ValueError:  # anyone may write a param
+        return 1.0
 
 
 def _same(these: Sequence[Any], those: Sequence[Any]) -> bool:
@@ -199,7 +230,7 @@ def _action(
         fingerprint=record.tags.get(schema.FINGERPRINT, ""),
         slots=slots,
         seed=int(record.params.get("seed", 0)),
-        data_fraction=float(record.params.get("data_fraction", 1.0)),
+        data_fraction=fraction_of(record),
         processes=int(record.params.get(PROCESSES, 1)),
         choices=types[name].choices if name in types else tuple(k for k in record.params if k not in plain),
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from lamdagent.evaluation.gain import difference
 from lamdagent.evaluation.task import Score, Task, weighted_score
-from lamdagent.memory.history import RETRYABLE, STATUS, stored_gain
+from lamdagent.memory.history import RETRYABLE, STATUS, fraction_of, stored_gain
 from lamdagent.tracking import schema
 from lamdagent.tracking.records import RunRecord
 
@@ -42,6 +42,7 @@ def document(search: RunRecord, records: Iterable[RunRecord], curve: Sequence[tu
     runs = {r.run_id: r for r in sorted(records, key=lambda r: (r.start_ms, r.run_id)) if r.kind != "search"}
     now = _tasks_tag(search, runs.values())
     nodes = {run_id: _node(record, tasks, now, search.run_id) for run_id, record in runs.items()}
+    _compare_one_fraction(runs, nodes, _float(search.tags.get(schema.FRACTION, "")))
     for parent in [parent for node in nodes.values() for parent in node["parents"]]:
         nodes.setdefault(parent, _unknown(parent))
     points = _thin([(step, value) for step, value in curve if math.isfinite(value)])
@@ -68,6 +69,16 @@ def document(search: RunRecord, records: Iterable[RunRecord], curve: Sequence[tu
         "champion": champion["id"] if champion else None,
         "chain": sorted(_ancestors(champion["id"], nodes)) if champion else [],
     }
+
+
+def _compare_one_fraction(runs: Mapping[str, RunRecord], nodes: Mapping[str, Node], fraction: float | None) -> None:
+    """Take comparison from actions that the search does not see (history.Histories); None: it sees all."""
+    unseen: set[str] = set()
+    for run_id, record in runs.items():
+        other = record.kind == "action" and fraction_of(record) != fraction
+        if fraction is not None and (other or not unseen.isdisjoint(parents_of(record))):
+            unseen.add(run_id)
+            nodes[run_id].update(comparable=False, score=None, test=None)
 
 
 def telling_records(records: Sequence[RunRecord], search_run_id: str) -> list[RunRecord]:

@@ -347,7 +347,7 @@ const columns = [
   { name: "test", of: (n) => (n.test ? n.test[0] : null), cell: (n) => (n.test ? [figure(n.test[0]), h("span", { class: "pm" }, ` ± ${figure(n.test[1])}`)] : ["–"]), number: true, high: true },
   { name: "test gain", of: (n) => (n.test_gain && n.id !== doc.base ? n.test_gain[0] : null), cell: (n) => (n.test_gain && n.id !== doc.base ? [h("span", { class: n.test_gain[2] > 0 ? "good" : n.test_gain[3] < 0 ? "bad" : "", title: n.test_gain[4] }, signed(n.test_gain[0])), h("span", { class: "pm" }, ` [${signed(n.test_gain[2])}, ${signed(n.test_gain[3])}]`)] : ["–"]), number: true, high: true },
   { name: "time", of: (n) => n.seconds, cell: (n) => [span(n.seconds)], number: true },
-  { name: "status", short: true, of: (n) => n.status, cell: (n) => [h("span", { class: n.status === "failed" ? "bad" : "dim" }, n.comparable ? n.state || n.status : "other tasks")] },
+  { name: "status", short: true, of: (n) => n.status, cell: (n) => [h("span", { class: n.status === "failed" ? "bad" : "dim" }, n.comparable ? n.state || n.status : "not compared")] },
   { name: "reason", of: (n) => n.failure || n.reason, reason: true },
 ];
 let sorting = { column: 0, down: false };
@@ -423,7 +423,7 @@ function drawer(node) {
     h("p", {}, link ? h("a", { href: link, target: "_top", rel: "noopener" }, "Open the run in MLflow") : "Run ", link ? null : h("span", { class: "id" }, node.id)),
   ];
   if (node.failure) content.push(...part(node.status === "failed" ? "Why it failed" : "Note", h("p", { class: "bad" }, bdi(node.failure))));
-  if (!node.comparable && node.status === "finished") content.push(h("p", { class: "dim" }, "Scored on tasks that have changed since: not compared."));
+  if (!node.comparable && node.status === "finished") content.push(h("p", { class: "dim" }, "Scored on tasks that have changed since, or made with another share of the data: not compared."));
   if (node.reason) content.push(...part(`Why it was tried (${cut(node.policy || "policy", 40)})`, h("p", {}, bdi(node.reason))));
   if (node.pipeline) content.push(...part("Pipeline", h("p", {}, bdi(node.pipeline))));
   if (node.parents.length) {

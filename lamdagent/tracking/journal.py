@@ -89,7 +89,8 @@ class Journal:
         self.reflection = searches[-1].tags[schema.REFLECTION] if searches else ""
         last = self.store.find_search(search_id)
         overlap = self.plan.findings.overlap
-        tags = {schema.SCALES: scales(self.plan.tasks)} | ({schema.OVERLAP: overlap} if overlap else {})
+        tags = {schema.SCALES: scales(self.plan.tasks), schema.FRACTION: fraction_tag(self.plan)}
+        tags |= {schema.OVERLAP: overlap} if overlap else {}
         if last is not None and self.store.was_cut_off(last):
             self.search_run_id = last.run_id
             # Whatever is open under it belongs to the dead, even where an outage has kept us from closing it.
@@ -360,6 +361,11 @@ class Journal:
             f"A search for the best post-training pipeline on {tasks}. Its nested runs are the trials: sort by `score` "
             "for the leaderboard. Each names its parents; `score` here is the best so far, by number of trials."
         )
+
+
+def fraction_tag(plan: Plan) -> str:
+    """The tag `schema.FRACTION`; empty where the search compares all fractions."""
+    return "" if plan.config.scope is None else str(plan.config.scope)
 
 
 def tasks_tag(tasks: Sequence[Task]) -> str:

@@ -33,6 +33,8 @@ CHAMPION = "lamdagent.champion"
 """Run id of what the search has ended with: an action's, or a base's where no gain was beyond the noise."""
 SCALES = "lamdagent.scales"
 """JSON list of the tasks' names, weights and scales: what makes one score of a run's task metrics."""
+FRACTION = "lamdagent.data_fraction"
+"""The data fraction whose runs the search compares now; absent where it compares those of all."""
 OVERLAP = "lamdagent.overlap"
 """One line about training rows that hold evaluation items, where the user has let them pass; else absent."""
 
