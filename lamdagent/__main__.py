@@ -1,8 +1,8 @@
 """`python -m lamdagent [command] +experiment=<name> key=value ...`: compose, check, do. Heavy imports wait.
 
-Exit codes: 0 done, 1 a rebuild gave another model, 2 the user's input is wrong (one message, no traceback), 70 a fault
-of ours (traceback), 75 failures in a row or a full disk stopped the search (what to mend is said; the same command goes
-on), 130 interrupted.
+Exit codes: 0 done, 1 a rebuild gave another model or a replay could not be ended, 2 the user's input is wrong (one
+message, no traceback), 70 a fault of ours (traceback), 75 failures in a row or a full disk stopped the search (what to
+mend is said; the same command goes on), 130 interrupted.
 """
 
 import os
@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lamdagent.config import conf_folder
-from lamdagent.errors import NotRebuilt, SearchStopped, UserError
+from lamdagent.errors import NotRebuilt, NotReplayed, SearchStopped, UserError
 
 COMMANDS = {
     "history": """python -m lamdagent history [+experiment=NAME] [key=value ...] [--json]
@@ -47,6 +47,26 @@ Makes deleted weights again, from the store alone, with the recipe of the run an
 them back only when they are proven: the same by checksum, else with scores within noise. Start it in the folder that
 the search was started in, so that datasets and functions are found again; models that it starts from and that are
 deleted too are made again first, and not kept.""",
+    "replay": """python -m lamdagent replay RUN_ID [data_fraction=...] [base=...] [search.seed=...] [key=value ...]
+
+Makes the whole pipeline that made RUN_ID again at another scale, as new runs under a search run of its own, with the
+settings that it was found with; merges included, shared steps once, nothing that the store has already. The new model
+is scored on the same tasks, and on the test split too. Start it where the search was started.
+
+  data_fraction=1.0            with this share of the data
+  base=NAME_OR_SOURCE          from another initial model: a name under models, or a hub id, a folder, ...
+  search.seed=1                with another seed
+  ++actions.sft_full.hyperparameters.steps=300   with another value in every step of that action
+  dry_run=true                 only lists the steps""",
+    "transfer": """python -m lamdagent transfer [RUN_ID] [+experiment=NAME] [top=5] [spread=5] [key=value ...]
+
+Makes the best pipelines of a search and a spread of its others again at another scale, and tells whether the ranking
+holds there: rank correlation, whether the best stays the best, and what is lost if it does not. RUN_ID is that of a
+search run; without it, the newest finished search of the experiment is taken. What may change is as for replay.
+
+  top=5                        so many of the best pipelines
+  spread=5                     and so many others, at even distances in the ranking, the worst included
+  dry_run=true                 only lists the steps""",
 }
 """First argument -> its help. Without a command, a search is started."""
 
@@ -70,7 +90,7 @@ def _guarded(command: str, flags: Sequence[str], node: DictConfig) -> None:
     except SearchStopped as stopped:
         print(f"lamdagent: {stopped}", file=sys.stderr)
         raise SystemExit(75) from None
-    except NotRebuilt as error:
+    except (NotRebuilt, NotReplayed) as error:
         print(f"lamdagent: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -94,6 +114,14 @@ def _do(command: str, flags: Sequence[str], node: DictConfig) -> None:
         from lamdagent.rebuild import again
 
         again.start(node, [word for word in flags if not word.startswith("-")])
+    elif command == "replay":
+        from lamdagent import replay
+
+        replay.start(node, flags)
+    elif command == "transfer":
+        from lamdagent import transfer
+
+        transfer.start(node, flags)
     else:
         from lamdagent import app
 
@@ -105,9 +133,12 @@ def _split(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
     if not arguments or arguments[0] not in COMMANDS:
         return "", [], list(arguments)
     ours = [a for a in arguments[1:] if a in ("--json", "--help", "-h")]
-    if arguments[0] == "rebuild":
+    if arguments[0] in ("rebuild", "replay", "transfer"):
         ours += [a for a in arguments[1:2] if re.fullmatch(r"\w+", a)]
-    return arguments[0], ours, [a for a in arguments[1:] if a not in ours]
+    rest = [a for a in arguments[1:] if a not in ours]
+    if arguments[0] == "transfer":
+        rest = [re.sub(r"^(?=(top|spread)=)", "transfer.", a) for a in rest]
+    return arguments[0], ours, rest
 
 
 def main() -> None:

@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from lamdagent.config import Config, read
+from lamdagent.errors import UserError
 from lamdagent.interruption import Interruption
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lamdagent.execution.executor import Executor
     from lamdagent.plan import Plan
-    from lamdagent.search import Result
+    from lamdagent.search import Result, Search
     from lamdagent.terminal import Terminal
     from lamdagent.tracking.journal import Journal
+    from lamdagent.trial import History
+
+    Conclude = Callable[[Search, History], None]
 
 
 def start(node: DictConfig) -> None:
@@ -27,6 +33,10 @@ def start(node: DictConfig) -> None:
     config = read(node)
     from lamdagent.plan import make_plan
 
+    if config.base is not None:
+        raise UserError(
+            f"base: got {config.base!r}, but a search starts from `models`; replay and transfer have a base"
+        )
     plan = make_plan(config)
     if config.dry_run:
         from lamdagent.dry_run import show
@@ -35,17 +45,21 @@ def start(node: DictConfig) -> None:
         return
     from lamdagent.terminal import Terminal
 
-    view = Terminal()
+    carry_out(plan, OmegaConf.to_yaml(node, resolve=True), Terminal())
+
+
+def carry_out(plan: "Plan", config_yaml: str, view: "Terminal", conclude: "Conclude | None" = None) -> None:
+    """The search or replay of `plan`, from the opened store to the last word; `conclude` has a word before that."""
     view.say_warnings()
     for warning in plan.findings.warnings:
         view.say(warning, "yellow")
     try:
-        _search(plan, OmegaConf.to_yaml(node, resolve=True), view)
+        _search(plan, config_yaml, view, conclude)
     finally:
         view.close()
 
 
-def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
+def _search(plan: "Plan", config_yaml: str, view: "Terminal", conclude: "Conclude | None") -> None:
     from lamdagent.selection.agent import make_agent
     from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.store import Store
@@ -61,14 +75,17 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
 
         journal = Journal(store, plan, hide_password(config_yaml))
         agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
-        view.say(f"lamdagent: {agent.name}")
+        view.say(f"lamdagent: {plan.replay.title if plan.replay else agent.name}")
         view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
         if found := store.courier.take_over():
             view.say(f"{found} writes of earlier searches had waited for this store and are done first", "yellow")
         if store.moved_from is not None:
             view.say(f"the store was moved here from {store.moved_from}; its artifacts' addresses follow", "yellow")
         search = Search(plan, journal, executor, agent, view, stop)
-        _conclude(plan, search.run(), journal, view)
+        result = search.run()
+        if conclude is not None:
+            conclude(search, result.history)
+        _conclude(plan, result, journal, view)
         if not search.settled():
             count = len(store.courier.waiting)
             view.say(f"{count} writes wait in {store.courier.folder}; the next start writes them", "yellow")

@@ -34,6 +34,8 @@ class Budget:
     """How many a job uses here."""
     at_once: int = 1
     """Jobs that run side by side."""
+    share: float = 1.0
+    """How much of the time and GPU hours may be used up to now; the rest is for later rungs of a ladder."""
     started: float = field(default_factory=time.monotonic)
 
     def carry_over(self, spent: Spent) -> None:
@@ -60,14 +62,14 @@ class Budget:
     @property
     def _clock_left_s(self) -> float:
         minutes = self.limits.wall_clock_minutes
-        return float("inf") if minutes is None else minutes * 60 - self.elapsed_s
+        return float("inf") if minutes is None else minutes * 60 * self.share - self.elapsed_s
 
     @property
     def _gpu_left_s(self) -> float:
         hours = self.limits.gpu_hours
         if hours is None or not self.gpus:
             return float("inf")
-        return (hours * 3600 - self.gpu_seconds) / (self.gpus * self.at_once)
+        return (hours * 3600 * self.share - self.gpu_seconds) / (self.gpus * self.at_once)
 
     def limit_s(self, own_s: float, reserve_s: float = 0.0) -> float:
         """How long a job may run that has a limit of its own, so that `reserve_s` is left after it."""
@@ -93,9 +95,10 @@ class Budget:
             yield f"{limits.trials} trials are done"
         if limits.usd is not None and self.usd >= limits.usd:
             yield f"the LLM has cost {self.usd:.2f} USD of {limits.usd:g}"
-        if limits.gpu_hours is not None and self.gpu_seconds >= limits.gpu_hours * 3600:
-            yield f"{limits.gpu_hours:g} GPU hours are used"
+        of = "" if self.share == 1 else f"{self.share:.0%} of "
+        if limits.gpu_hours is not None and self.gpu_seconds >= limits.gpu_hours * 3600 * self.share:
+            yield f"{of}{limits.gpu_hours:g} GPU hours are used"
         if self._clock_left_s < needed_s:
-            yield f"the next action would not fit into {limits.wall_clock_minutes:g} minutes with the final test"
+            yield f"the next action would not fit into {of}{limits.wall_clock_minutes:g} minutes with the final test"
         if self._gpu_left_s < needed_s:
-            yield f"the next action would not fit into {limits.gpu_hours:g} GPU hours with the final test"
+            yield f"the next action would not fit into {of}{limits.gpu_hours:g} GPU hours with the final test"

@@ -193,6 +193,28 @@ class ChampionConfig:
 
 
 @dataclass
+class LadderConfig:
+    """Explore on little data, then make only the best pipelines again on more (docs/scaling.md)."""
+
+    rungs: list[float] = field(default_factory=list)
+    """Data fractions, rising, such as [0.1, 0.3, 1.0]; empty = no ladder. The agent chooses on the first rung, where
+    budget.trials counts; each rung may use an equal share of the time and GPU hours, and what earlier ones have left.
+    The champion comes from the last one."""
+    keep: int = 3
+    """So many of the best pipelines of each rung are made again on the next one."""
+
+
+@dataclass
+class TransferConfig:
+    """`python -m lamdagent transfer`: which pipelines of a search are made again at another scale."""
+
+    top: int = 5
+    """The best so many."""
+    spread: int = 5
+    """So many others, at even distances in the ranking, the worst included."""
+
+
+@dataclass
 class RetentionConfig:
     """Which weights stay. Scores, recipes and adapters always do, and a deleted model can be made again."""
 
@@ -344,6 +366,8 @@ class Config:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     champion: ChampionConfig = field(default_factory=ChampionConfig)
+    ladder: LadderConfig = field(default_factory=LadderConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     models: dict[str, ModelConfig] = field(default_factory=dict)
@@ -352,6 +376,8 @@ class Config:
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     data_fraction: float = 1.0
     """Share of every dataset, (0, 1]; 10 % is inside 20 %. A search sees runs of its own share only."""
+    base: str | None = None
+    """For replay and transfer: the initial model in the old one's place, a name under `models` or a source."""
     dry_run: bool = False
     """Print what would be done and run nothing."""
 
@@ -369,6 +395,8 @@ SECTIONS: dict[str, type] = {
     "execution": ExecutionConfig,
     "memory": MemoryConfig,
     "champion": ChampionConfig,
+    "ladder": LadderConfig,
+    "transfer": TransferConfig,
     "retention": RetentionConfig,
     "evaluation": EvaluationConfig,
 }

@@ -7,6 +7,7 @@ LamdagentError
 ├── LLMUnavailable     the agent LLM gave no reply within its bounds (never fatal: the fallback policy decides)
 ├── ActionFailed       the action ran and gave no usable model: recorded as a FAILED run, the search goes on
 ├── NotRebuilt         deleted weights could not be made again as they were: nothing was put back
+├── NotReplayed        a step of the pipeline to be made again failed: what was made before it stays
 └── SearchStopped      the surroundings fail every action: a person has to mend them, then the search goes on
 """
 
@@ -55,6 +56,10 @@ class ActionFailed(LamdagentError):
 
 class NotRebuilt(LamdagentError):
     """A rebuild that failed or gave another model; the message says how, and nothing was put back."""
+
+
+class NotReplayed(LamdagentError):
+    """A pipeline could not be made again; the message names the step. What was made stays, and is not made twice."""
 
 
 class SearchStopped(LamdagentError):

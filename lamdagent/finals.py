@@ -6,10 +6,13 @@ from functools import partial
 
 from lamdagent.evaluation.gain import Gain, Items, gain_over
 from lamdagent.evaluation.task import Score, Split
+from lamdagent.memory.history import fraction_of
 from lamdagent.plan import Plan
 from lamdagent.promotion import Standing, promoted
 from lamdagent.repeats import POLICY
+from lamdagent.tracking import schema
 from lamdagent.tracking.journal import Journal
+from lamdagent.tracking.records import RunRecord
 from lamdagent.tracking.samples import items_of
 from lamdagent.trial import History, Trial
 
@@ -20,10 +23,9 @@ def finalists(history: History, most: int) -> list[Trial]:
     return [trial for trial in actions if not trial.pruned][:most]
 
 
-def promote(history: History, journal: Journal, plan: Plan) -> list[Standing]:
-    """The finalists' standings, written to the store with their gains on both splits; none without a base's score."""
+def promote(best: Sequence[Trial], history: History, journal: Journal, plan: Plan) -> list[Standing]:
+    """The standings of finalists, written to the store with their gains on both splits; none without a base's score."""
     base = history.base()
-    best = finalists(history, plan.config.search.test_top)
     if base is None:
         return []
     gains = _gains(best, history, journal, plan, "search")
@@ -37,6 +39,12 @@ def champion_of(standings: Sequence[Standing], history: History) -> Trial | None
     """The selected finalist, else the best base; None where nothing has a score."""
     selected = next((s.trial.run_id for s in standings if s.state == "selected"), None)
     return history.by_run[selected] if selected else history.base()
+
+
+def champion_of_more_data(records: Sequence[RunRecord], scope: float | None) -> str:
+    """The run that another search has promoted at a larger data fraction; a pilot never takes its place."""
+    larger = (r for r in records if scope is not None and fraction_of(r) > scope)
+    return next((record.run_id for record in larger if record.tags.get(schema.STATE) == "selected"), "")
 
 
 def _gains(trials: Sequence[Trial], history: History, journal: Journal, plan: Plan, split: Split) -> Mapping[str, Gain]:

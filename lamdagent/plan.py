@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from lamdagent.objects.model import Model
 from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source
 from lamdagent.preflight import MODES, Findings, preflight
+from lamdagent.replayed import Replay
 from lamdagent.tracking import schema
 
 POLICIES = ("auto", "hybrid", "llm", "surrogate", "tpe", "random")
@@ -55,6 +57,12 @@ class Plan:
     tasks: tuple[Task, ...]
     findings: Findings = field(default_factory=Findings)
     """What the guards say; no faults."""
+    replay: Replay | None = None
+    """What is made again, where nobody chooses."""
+
+    def at(self, fraction: float) -> "Plan":
+        """The same with another share of the data."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, data_fraction=fraction))
 
 
 def make_plan(config: Config) -> Plan:
@@ -79,7 +87,8 @@ def make_plan(config: Config) -> Plan:
     faults += findings.faults
     if faults:
         raise ConfigError(faults)
-    return Plan(config, tuple(types), tuple(datasets), tuple(tasks), findings)
+    plan = Plan(config, tuple(types), tuple(datasets), tuple(tasks), findings)
+    return plan.at(config.ladder.rungs[0]) if config.ladder.rungs else plan
 
 
 def make_outline(config: Config) -> Outline:
@@ -135,10 +144,21 @@ def _ranges(config: Config) -> Iterator[str]:
         yield "budget: every limit is null, the search would never end; set budget.trials or another one"
     if not 0 < config.data_fraction <= 1:
         yield f"data_fraction: got {config.data_fraction}, wanted more than 0 and at most 1"
+    yield from _ladder(config)
     yield from _backend(config.evaluation.backend)
     yield from _least(config)
     if config.tasks and not sum(t.weight for t in config.tasks.values() if math.isfinite(t.weight)) > 0:
         yield "tasks: the weights add up to nothing; give at least one task a weight above 0"
+
+
+def _ladder(config: Config) -> Iterator[str]:
+    rungs = config.ladder.rungs
+    if rungs and not (len(rungs) > 1 and all(a < b for a, b in itertools.pairwise([0.0, *rungs])) and rungs[-1] <= 1):
+        yield f"ladder.rungs: got {rungs}, wanted two or more rising data fractions up to 1, such as [0.1, 0.3, 1.0]"
+    if rungs and config.data_fraction != 1:
+        yield f"data_fraction: got {config.data_fraction}, but ladder.rungs says which fractions are used; leave it out"
+    if rungs and config.memory.any_fraction:
+        yield "memory.any_fraction: got true, but a ladder compares the pipelines of each rung alone; leave it out"
 
 
 def _backend(name: str) -> Iterator[str]:
@@ -155,6 +175,9 @@ def _least(config: Config) -> Iterator[str]:
         "memory.tokens": (config.memory.tokens, 100),
         "champion.beyond": (config.champion.beyond, 0),
         "champion.seeds": (config.champion.seeds, 0),
+        "ladder.keep": (config.ladder.keep, 1),
+        "transfer.top": (config.transfer.top, 1),
+        "transfer.spread": (config.transfer.spread, 0),
         "retention.keep_best": (config.retention.keep_best, 1),
         "execution.cpus": (config.execution.cpus, 0.01),
         "execution.gpus": (config.execution.gpus, 0),

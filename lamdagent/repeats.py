@@ -4,13 +4,13 @@ A finalist was chosen for its score, so its own seed flatters it. Further seeds 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from lamdagent.actions.action import Action, ActionType
-from lamdagent.enumeration import canonical, fingerprint_of
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import past
+from lamdagent.replayed import transplanted
 from lamdagent.trial import History, Trial
 
 POLICY = "repeat"
@@ -76,29 +76,14 @@ def _again(
         if made is None or made.action is None:
             now[model.fingerprint] = model
             continue
-        last = do(_reseeded(made.action, now, types, seed)) if _at_hand(made.action, types) else None
+        kind = _at_hand(made.action, types)
+        last = do(transplanted(made.action, now, kind, seed, made.action.data_fraction)) if kind else None
         if last is None or last.model is None:
             return None
         now[model.fingerprint] = last.model
     return last
 
 
-def _at_hand(action: Action, types: Sequence[ActionType]) -> bool:
-    """Whether the action's type and datasets are configured: an older search may have had others."""
-    return action.type in [kind.name for kind in types] and all(dataset.path for dataset in action.datasets)
-
-
-def _reseeded(action: Action, now: dict[str, Model], types: Sequence[ActionType], seed: int) -> Action:
-    """The same step on the models that stand for its inputs `now`."""
-    kind = next(one for one in types if one.name == action.type)
-    named = {model.name: now[model.fingerprint] for model in action.models} | {d.name: d for d in action.datasets}
-    objects = {slot: [named[name] for name in names] for slot, names in action.slots.items()}
-    ordered, values = canonical(kind, objects, action.hyperparameters)
-    return replace(
-        action,
-        models=tuple(o for slot in kind.slots for o in ordered[slot.name] if isinstance(o, Model)),
-        hyperparameters=values,
-        slots={name: tuple(o.name for o in chosen) for name, chosen in ordered.items()},
-        fingerprint=fingerprint_of(kind, ordered, values, seed, action.data_fraction),
-        seed=seed,
-    )
+def _at_hand(action: Action, types: Sequence[ActionType]) -> ActionType | None:
+    """The action's type, if it and the datasets are configured: an older search may have had others."""
+    return next((kind for kind in types if kind.name == action.type and all(d.path for d in action.datasets)), None)

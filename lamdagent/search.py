@@ -17,16 +17,17 @@ from lamdagent.actions.action import Action
 from lamdagent.budget import Budget
 from lamdagent.champion import register
 from lamdagent.enumeration import ActionSpace
-from lamdagent.errors import LamdagentError, SearchStopped, UserError
+from lamdagent.errors import LamdagentError, NotReplayed, SearchStopped, UserError
 from lamdagent.evaluation.task import Score
 from lamdagent.execution.executor import Executor, Failed, Finished, Job
 from lamdagent.execution.retry import both, rows_at_once, with_less_memory
 from lamdagent.execution.work import Outcome
 from lamdagent.failures import Streak
-from lamdagent.finals import champion_of, finalists, promote
+from lamdagent.finals import champion_of, champion_of_more_data, finalists, promote
 from lamdagent.flight import Flight, Landing
 from lamdagent.interruption import Interruption
 from lamdagent.jobs import Jobs
+from lamdagent.ladder import promoted
 from lamdagent.memory.foreign import Ours, known_names, seeded
 from lamdagent.memory.history import RETRYABLE, Histories, tried_fingerprints
 from lamdagent.memory.text import memory_text
@@ -34,8 +35,10 @@ from lamdagent.objects.model import Model, Origin
 from lamdagent.plan import Plan
 from lamdagent.promotion import Standing
 from lamdagent.repeats import POLICY, spreads
+from lamdagent.replayed import Replay
 from lamdagent.selection.agent import Agent
 from lamdagent.selection.policy import Decision, Turn
+from lamdagent.selection.replay import ReplayPolicy
 from lamdagent.terminal import Terminal
 from lamdagent.tracking.housekeeping import Housekeeping
 from lamdagent.tracking.journal import Journal
@@ -96,6 +99,7 @@ class Search:
         self._histories = Histories(plan.types, plan.datasets, plan.tasks, plan.config.scope)
         self.house = Housekeeping(journal.store, plan)
         self.budget = Budget(plan.config.budget, at_once=executor.capacity)
+        self.budget.share = 1 / max(1, len(plan.config.ladder.rungs))
         self.streak = Streak(plan.config.search.failures_in_a_row)
         self.halt = ""
         """Why the search must stop once everything has landed; empty while it need not."""
@@ -103,6 +107,8 @@ class Search:
         self._patience_s = LAST_CHANCE_S
         self._done_before: set[str] = set()
         """Fingerprints of picks that had a finished run in the store: of a large experiment, memory is an excerpt."""
+        self.replaying: ReplayPolicy | None = None
+        """Picks instead of the agent while pipelines are made again at another scale."""
         self.models: tuple[Model, ...] = ()
         self.open: dict[str, _Open] = {}
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
@@ -113,6 +119,7 @@ class Search:
 
         Raises:
             UserError: an initial model cannot be read or scored.
+            NotReplayed: no pipeline could be made again in a replay.
             SearchStopped: no action can work now; what else was in flight has landed.
             KeyboardInterrupt: the user has ended it; nothing is left open.
         """
@@ -124,9 +131,12 @@ class Search:
             self.agent.spent_before(spent.usd)
             self._score_bases()
             self._look_at_others()
-            reason = self._loop()
+            reason = self._again(self.plan.replay) if self.plan.replay else self._loop()
+            for fraction in self.plan.config.ladder.rungs[1:]:
+                reason = self._climb(fraction, reason)
             self._test(reason)
-            standings = promote(self.history(), self.journal, self.plan)
+            best = self._finalists(self.history())
+            standings = promote(best, self.history(), self.journal, self.plan) if best or not self.plan.replay else []
             self._repeat([standing.trial for standing in standings])
             history = self.history()
             champion = champion_of(standings, history)
@@ -136,7 +146,7 @@ class Search:
         except KeyboardInterrupt:
             status, why = "KILLED", "interrupted by the user"
             raise
-        except (UserError, SearchStopped) as error:
+        except (UserError, SearchStopped, NotReplayed) as error:
             why = str(error)
             raise
         finally:
@@ -238,6 +248,39 @@ class Search:
         if self.plan.config.memory.sources:
             self.view.say(f"memory: {len(foreign)} runs of others are understood, {len(joining)} of their models join")
 
+    # Another scale -----------------------------------------------------------------------------------------------
+
+    def _again(self, replay: Replay) -> str:
+        """Make pipelines again, all of them that can be; why it ended.
+
+        Raises:
+            NotReplayed: none of them could be, though nothing else was asked for.
+        """
+        self.replaying = ReplayPolicy(
+            replay, self.plan.types, dict(zip(self.plan.config.models, self.models, strict=True))
+        )
+        reason = self._loop()
+        history = self.history()
+        for step in self.replaying.steps(history).values():
+            if step.state == "failed":
+                self.view.say(f"not made again, nor what rests on it: the run {step.source.run_id}: {step.why}", "red")
+        self.house.after(history, self.view.say)
+        if self.plan.replay and not self.replaying.made(history):
+            raise NotReplayed(self.replaying.shortfall(history, reason))
+        return reason
+
+    def _climb(self, fraction: float, reason: str) -> str:
+        """Make the best of this rung again with more data; why it ended."""
+        replay = promoted(self.history(), self.plan, fraction)
+        self.view.say(f"{reason}; now the best {len(replay.trials)} with {fraction:.0%} of the data")
+        self.plan = self.plan.at(fraction)
+        self._histories = Histories(self.plan.types, self.plan.datasets, self.plan.tasks, fraction)
+        self.journal.climbed(self.plan)
+        rungs = self.plan.config.ladder.rungs
+        self.budget.share = (rungs.index(fraction) + 1) / len(rungs)
+        self.budget.limits = dataclasses.replace(self.budget.limits, trials=None)  # nobody chooses any more
+        return self._again(replay)
+
     # The loop ----------------------------------------------------------------------------------------------------
 
     def _loop(self) -> str:
@@ -275,9 +318,10 @@ class Search:
         space = self.space(history)
         text = memory_text(history, space, self.plan.tasks, self.plan.config.memory.tokens)
         seed, running = self.plan.config.search.seed, pending(history)
-        decision = self.agent.policy(Turn(history, space, self.budget.trials, seed, text, running))
+        policy = self.replaying or self.agent.policy
+        decision = policy(Turn(history, space, self.budget.trials, seed, text, running))
         if decision is None:
-            return "every legal action has been tried"
+            return self._nothing()
         self.budget.usd += decision.cost_usd
         self.journal.spent(self.budget.spent)
         known = self.journal.known(decision.action)
@@ -292,6 +336,16 @@ class Search:
             self.open[run_id] = _Open(decision.action)
             self._start(run_id, decision.action, history, known)
         return ""
+
+    def _nothing(self) -> str:
+        """Why no action can start; empty after a moment when another search is at what is waited for."""
+        if self.replaying is None:
+            return "every legal action has been tried"
+        if self.replaying.waiting and not self.flight:
+            self.journal.sign_of_life()
+            time.sleep(1.0)
+            return ""
+        return "every step has been made that can be"
 
     def _done(self, decision: Decision, text: str, known: RunRecord | None) -> bool:
         """Whether the action's finished run stands for it and costs nothing."""
@@ -391,7 +445,8 @@ class Search:
         running = len([run for run in self.open.values() if isinstance(run.making, Action)])
         self.journal.progress(history, self.budget.trials - running)
         self.view.trial(history.by_run[self.journal.store.real(run_id)], history, history.base_score())
-        self.house.after(history, self.view.say)
+        if not self.replaying:  # else a step may need what no score speaks for
+            self.house.after(history, self.view.say)
 
     def _show(self, action: Action) -> None:
         history = self.history()
@@ -400,7 +455,7 @@ class Search:
             self.view.trial(same[-1], history, history.base_score())
 
     def _reflect(self, run_id: str) -> None:
-        if self.agent.reflect is not None:
+        if self.agent.reflect is not None and not self.replaying:
             history = self.history()
             notes = self.agent.reflect(history, self.journal.reflection, self.space(history))
             self.budget.usd += notes.usd
@@ -411,7 +466,7 @@ class Search:
     def _test(self, reason: str) -> None:
         """Score the best few and the bases on the split that steered nothing."""
         history = self.history()
-        best = finalists(history, self.plan.config.search.test_top)
+        best = self._finalists(history)
         bases = [t for m in self.models if (t := history.by_model.get(m.fingerprint))]
         if not best:
             return
@@ -428,6 +483,16 @@ class Search:
                 scores = {**history.scores_of(model.fingerprint, "test"), **ended.value.scores}
                 self.journal.tested(ended.job_id, scores, self.plan, self.jobs.output(ended.job_id))
         self.stop.check()
+
+    def _finalists(self, history: History) -> list[Trial]:
+        """The best few, and the pipeline that was to be made again; nobody where none of those could be made."""
+        best = finalists(history, self.plan.config.search.test_top)
+        if self.plan.replay is None or self.replaying is None:
+            return best
+        made = self.replaying.made(history)
+        if len(self.plan.replay.trials) == 1:
+            best += [trial for trial in made if trial not in best and not trial.pruned]
+        return best if made else []
 
     def _testing(self, models: Mapping[str, Model], history: History) -> Iterator[Job]:
         for run_id, model in models.items():
@@ -469,6 +534,8 @@ class Search:
             return ""
         if not self.settled():
             return f"champion: {champion.run_id}, not registered while the store is away"
+        if other := champion_of_more_data(self.journal.records(), self.plan.config.scope):
+            return f"champion: {champion.run_id}, not registered: {other} was chosen with more of the data and stays"
         return register(champion, history, self.journal, self.flight, self.plan)
 
     def settled(self) -> bool:
@@ -539,7 +606,7 @@ def action_space(plan: Plan, models: Sequence[Model], history: History, done: Co
 
 def search_id(plan: Plan, models: Sequence[Model]) -> str:
     """Equal for two starts of the same search, so that the second goes on where the first was cut off."""
-    content: Mapping[str, Any] = {
+    content: dict[str, Any] = {
         "models": [m.fingerprint for m in models],
         "datasets": [d.fingerprint for d in plan.datasets],
         "actions": [(t.name, t.version, sorted(t.grid.items())) for t in plan.types],
@@ -548,6 +615,9 @@ def search_id(plan: Plan, models: Sequence[Model]) -> str:
         "data_fraction": plan.config.data_fraction,
         "agent": (plan.config.agent.kind, plan.config.agent.model),
     }
+    ladder = plan.config.ladder
+    content |= {"replay": plan.replay.content} if plan.replay else {}
+    content |= {"ladder": [ladder.rungs, ladder.keep]} if ladder.rungs else {}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 

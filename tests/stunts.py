@@ -98,3 +98,10 @@ def exits(context: Any, *, model: str) -> Any:
 def hangs(context: Any, *, model: str) -> Any:
     while True:
         time.sleep(0.05)
+
+
+def other(folder: Path) -> None:
+    """Another initial model of the same family."""
+    from lamdagent import pico
+
+    pico.build(folder, seed=1)

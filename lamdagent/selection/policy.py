@@ -43,6 +43,8 @@ class Decision:
     """Predictions, raw replies, notes such as a fallback: written to `decision.json` on the run."""
     cost_usd: float = 0.0
     """What the LLM calls cost."""
+    replay_of: str = ""
+    """Run id of the step that it repeats at another scale."""
 
 
 class Policy(Protocol):

@@ -91,6 +91,8 @@ class Journal:
         overlap = self.plan.findings.overlap
         tags = {schema.SCALES: scales(self.plan.tasks), schema.FRACTION: fraction_tag(self.plan)}
         tags |= {schema.OVERLAP: overlap} if overlap else {}
+        if self.plan.replay:
+            tags[schema.REPLAYS] = json.dumps([trial.run_id for trial in self.plan.replay.trials])
         if last is not None and self.store.was_cut_off(last):
             self.search_run_id = last.run_id
             # Whatever is open under it belongs to the dead, even where an outage has kept us from closing it.
@@ -100,7 +102,8 @@ class Journal:
             usd, gpu = (last.metrics.get(key, 0.0) for key in (schema.COST_USD, schema.COST_GPU_SECONDS))
             self._spent = Spent(0, usd, gpu)
             return Spent(trials, usd, gpu)
-        name = f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
+        replay = self.plan.replay
+        name = replay.title if replay else f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
         tasks = [task.name for task in self.plan.tasks]
         self.search_run_id = self.store.start_search(
             search_id, name, self._params(), self.config_yaml, self._text(), tasks
@@ -109,6 +112,10 @@ class Journal:
         if overlap:
             self.store.log_dict(self.search_run_id, schema.LEAKS, {"rows": self.plan.findings.leaks})
         return Spent()
+
+    def climbed(self, plan: Plan) -> None:
+        """Say that the search is on the next rung of its ladder: from now on it compares what is there."""
+        self.store.set_tags(self.search_run_id, {schema.FRACTION: fraction_tag(plan)})
 
     def spent(self, spent: Spent) -> None:
         """Keep what the search has cost so far, so that a restart goes on from it; only news is written."""
@@ -336,6 +343,7 @@ class Journal:
             schema.POLICY: decision.policy,
             schema.REASON: _plain(decision.reason),
             schema.PROMPT_VERSION: decision.prompt_version,
+            schema.REPLAY_OF: decision.replay_of,
             schema.TASKS: tasks_tag(plan.tasks),
         }
 
@@ -345,6 +353,7 @@ class Journal:
     def _params(self) -> dict[str, Any]:
         config = self.plan.config
         agent = config.agent.kind if not config.agent.model else f"{config.agent.kind} {config.agent.model}"
+        agent = "replay" if self.plan.replay else agent
         return {
             "agent": agent,
             "seed": config.search.seed,
@@ -421,9 +430,9 @@ def _lineage(record: RunRecord) -> dict[str, str]:
 
 
 def _counts(record: RunRecord) -> bool:
-    """Whether a run is a trial that was spent: an interrupted one was not."""
+    """Whether a run is a trial that was spent: an interrupted one was not, nor one that nobody has chosen."""
     retried = record.status == "FAILED" and record.tags.get(schema.FAILURE_KIND) in RETRYABLE
-    return record.kind == "action" and not retried
+    return record.kind == "action" and not retried and not record.tags.get(schema.REPLAY_OF)
 
 
 def _links(uri: str) -> str:
