@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lamdagent.execution.executor import Executor
     from lamdagent.plan import Plan
     from lamdagent.search import Result
+    from lamdagent.selection.agent import Agent
     from lamdagent.terminal import Terminal
     from lamdagent.tracking.journal import Journal
 
@@ -33,6 +34,11 @@ def start(node: DictConfig) -> None:
 
         show(plan)
         return
+    search(plan, OmegaConf.to_yaml(node, resolve=True))
+
+
+def search(plan: "Plan", config_yaml: str, agent: "Agent | None" = None) -> None:
+    """Search before the user's eyes; `agent`: who chooses, instead of the one that the plan names."""
     from lamdagent.terminal import Terminal
 
     view = Terminal()
@@ -40,12 +46,12 @@ def start(node: DictConfig) -> None:
     for warning in plan.findings.warnings:
         view.say(warning, "yellow")
     try:
-        _search(plan, OmegaConf.to_yaml(node, resolve=True), view)
+        _search(plan, config_yaml, view, agent)
     finally:
         view.close()
 
 
-def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
+def _search(plan: "Plan", config_yaml: str, view: "Terminal", agent: "Agent | None") -> None:
     from lamdagent.selection.agent import make_agent
     from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.store import Store
@@ -60,7 +66,7 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
         from lamdagent.tracking.traces import traced_call
 
         journal = Journal(store, plan, hide_password(config_yaml))
-        agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
+        agent = agent or make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
         view.say(f"lamdagent: {agent.name}")
         view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
         if found := store.courier.take_over():

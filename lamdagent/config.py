@@ -26,6 +26,8 @@ class SearchConfig:
     failures_in_a_row: int | None = 3
     """So many failures of one kind in a row that the surroundings must be to blame (no space, lost workers, the same
     dataset's faults, the same error) stop the search, exit code 75; null = they never do."""
+    replay: str = ""
+    """Set by `python -m lamdagent replay`: the run whose pipeline is made again."""
 
 
 @dataclass

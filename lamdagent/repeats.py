@@ -3,12 +3,14 @@
 A finalist was chosen for its score, so its own seed flatters it. Further seeds of the same pipeline were not chosen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from types import MappingProxyType
 
 from lamdagent.actions.action import Action, ActionType
 from lamdagent.enumeration import canonical, fingerprint_of
+from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import past
 from lamdagent.trial import History, Trial
@@ -76,7 +78,8 @@ def _again(
         if made is None or made.action is None:
             now[model.fingerprint] = model
             continue
-        last = do(_reseeded(made.action, now, types, seed)) if _at_hand(made.action, types) else None
+        step = made.action
+        last = do(again(step, now, types, seed, step.data_fraction)) if _at_hand(step, types) else None
         if last is None or last.model is None:
             return None
         now[model.fingerprint] = last.model
@@ -88,17 +91,27 @@ def _at_hand(action: Action, types: Sequence[ActionType]) -> bool:
     return action.type in [kind.name for kind in types] and all(dataset.path for dataset in action.datasets)
 
 
-def _reseeded(action: Action, now: dict[str, Model], types: Sequence[ActionType], seed: int) -> Action:
-    """The same step on the models that stand for its inputs `now`."""
+def again(
+    action: Action,
+    now: Mapping[str, Model],
+    types: Sequence[ActionType],
+    seed: int,
+    fraction: float,
+    datasets: Mapping[str, Dataset] = MappingProxyType({}),
+) -> Action:
+    """The same step on the models that stand for its inputs `now`, and on `datasets` of the same names, if any."""
     kind = next(one for one in types if one.name == action.type)
-    named = {model.name: now[model.fingerprint] for model in action.models} | {d.name: d for d in action.datasets}
+    data = [datasets.get(dataset.name, dataset) for dataset in action.datasets]
+    named = {model.name: now[model.fingerprint] for model in action.models} | {d.name: d for d in data}
     objects = {slot: [named[name] for name in names] for slot, names in action.slots.items()}
     ordered, values = canonical(kind, objects, action.hyperparameters)
     return replace(
         action,
         models=tuple(o for slot in kind.slots for o in ordered[slot.name] if isinstance(o, Model)),
+        datasets=tuple(o for slot in kind.slots for o in ordered[slot.name] if isinstance(o, Dataset)),
         hyperparameters=values,
         slots={name: tuple(o.name for o in chosen) for name, chosen in ordered.items()},
-        fingerprint=fingerprint_of(kind, ordered, values, seed, action.data_fraction),
+        fingerprint=fingerprint_of(kind, ordered, values, seed, fraction),
         seed=seed,
+        data_fraction=fraction,
     )

@@ -548,6 +548,8 @@ def search_id(plan: Plan, models: Sequence[Model]) -> str:
         "data_fraction": plan.config.data_fraction,
         "agent": (plan.config.agent.kind, plan.config.agent.model),
     }
+    if plan.config.search.replay:
+        content = {**content, "replay": plan.config.search.replay}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
