@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -118,6 +119,14 @@ def test_scores_samples_and_progress(loaded: tuple[Any, Any], echo: Task, tmp_pa
     assert loaded[0].training and before == (json.dumps(loaded[1].init_kwargs, default=str), loaded[1].padding_side)
     again, _ = evaluate(loaded, echo, samples=tmp_path / "again", batch_size=1)
     assert again == score and lines(tmp_path / "again" / "echo.jsonl") == rows  # with and without a shared prefix
+
+
+def test_lm_eval_keeps_its_lines_to_itself(
+    loaded: tuple[Any, Any], echo: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        evaluate(loaded, echo)
+    assert not [record.getMessage() for record in caplog.records if record.name.startswith("lm_eval")]
 
 
 def test_split_limit_and_options(loaded: tuple[Any, Any], echo: Task, tmp_path: Path) -> None:

@@ -173,6 +173,9 @@ def test_what_cannot_be_replayed_is_refused_with_the_reason(
 
 
 def test_what_says_nothing_to_a_replay_is_refused(small: tuple[Path, list[Run]]) -> None:
+    for words in ([], ["a", "b"]):
+        code, output = lamdagent(small[0], "replay", *words)
+        assert code == 2 and ("wanted one run id" in output or "cannot be composed" in output), output
     last = list(actions(small[1]))[-1]
     for word, said in (
         ("budget.trials=0", "more than 0"),

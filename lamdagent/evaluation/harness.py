@@ -68,7 +68,7 @@ def run_task(model: Any, tokenizer: Any, task: Task, split: Split, report: Repor
         ActionFailed: kind `bad_model`: the model yields no numbers.
         UserError: lm-eval has no such task or split.
     """
-    with _finite(model):
+    with _finite(model), _quiet():
         lm = _language_model(model, copy.deepcopy(tokenizer), batch_size, partial(_say, report, task))
         return run_with(lm, task, split, chat=bool(getattr(tokenizer, "chat_template", None)))
 
