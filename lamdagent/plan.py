@@ -5,13 +5,14 @@ import hashlib
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lamdagent import launching
 from lamdagent.actions.action import ActionType, Scalar, Slot
+from lamdagent.actions.fit import Frame, known_frames
 from lamdagent.config import ActionConfig, Config, SlotConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.fingerprint import task_fingerprint
@@ -20,7 +21,8 @@ from lamdagent.memory.check import source_faults
 from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.model import Model
 from lamdagent.objects.rows import load_dataset
-from lamdagent.objects.sources import check_source
+from lamdagent.objects.sources import check_source, kind_of, local_path
+from lamdagent.reach import unreachable
 
 POLICIES = ("auto", "hybrid", "llm", "surrogate", "tpe", "random")
 EXECUTIONS = ("local", "inline", "ray")
@@ -49,6 +51,11 @@ class Plan:
     datasets: tuple[Dataset, ...]
     tasks: tuple[Task, ...]
 
+    def unreachable(self, models: Sequence[Model], frames: Mapping[str, Frame]) -> list[str]:
+        """Faults for actions that can never run on these initial models (reach.py); others' models may join them."""
+        joined = bool(self.config.memory.sources)
+        return unreachable(self.types, models, self.datasets, self.config.search.max_depth, frames, joined)
+
 
 def make_plan(config: Config) -> Plan:
     """Check `config` against the world and build the plan.
@@ -64,11 +71,12 @@ def make_plan(config: Config) -> Plan:
     faults += source_faults(config)
     for name, model in config.models.items():
         faults += [f"models.{name}: {fault}" for fault in check_source(dataclasses.asdict(model))]
+    plan = Plan(config, tuple(types), tuple(datasets), tuple(tasks))
     if not faults:
-        faults += _reachable(types, datasets)
+        faults += _out_of_reach(plan)
     if faults:
         raise ConfigError(faults)
-    return Plan(config, tuple(types), tuple(datasets), tuple(tasks))
+    return plan
 
 
 def make_outline(config: Config) -> Outline:
@@ -91,6 +99,18 @@ def stand_in(name: str, source: str) -> Model:
     """An initial model before its weights are read: its name here is not yet its fingerprint."""
     digest = hashlib.sha256(f"{name}:{source}".encode()).hexdigest()[:32]
     return Model(digest, source, base=digest)
+
+
+def _out_of_reach(plan: Plan) -> list[str]:
+    """Of what can be told before a model is fetched: models fit as long as not all of their files are at hand."""
+    given = plan.config.models
+    specs = {name: dataclasses.asdict(settings) for name, settings in given.items()}
+    frames = known_frames({name: local_path(spec) for name, spec in specs.items() if kind_of(spec) == "folder"})
+    models = [stand_in(name, settings.source) for name, settings in given.items()]
+    if len(frames) == len(models):
+        digests = [frame.digest for frame in frames.values()]
+        models = [dataclasses.replace(model, frame=d) for model, d in zip(models, digests, strict=True)]
+    return plan.unreachable(models, frames)
 
 
 def _each(faults: list[str], entries: Mapping[str, Any], build: Callable[[str, Any], T]) -> list[T]:
@@ -248,33 +268,3 @@ def _scalar(path: str, value: Any, annotation: Any) -> Scalar:
         return value  # type: ignore[no-any-return]
     wanted = getattr(annotation, "__name__", str(annotation))
     raise UserError(f"{path}: got {value!r} ({type(value).__name__}), wanted {wanted}")
-
-
-def _reachable(types: list[ActionType], datasets: list[Dataset]) -> list[str]:
-    """Faults for action types whose inputs can never exist, found by growing the set of things that can."""
-    kinds: set[str] = {d.kind for d in datasets}
-    runnable: set[str] = set()
-    grown = True
-    while grown:
-        before = len(runnable)
-        for action_type in types:
-            if all(_can_fill(slot, kinds, bool(runnable)) for slot in action_type.slots):
-                runnable.add(action_type.name)
-        grown = len(runnable) > before
-    faults = []
-    for action_type in types:
-        if action_type.name not in runnable:
-            slot = next(s for s in action_type.slots if not _can_fill(s, kinds, bool(runnable)))
-            why = (
-                "no action can produce a model for it"
-                if slot.kind in ("model", "models")
-                else "there is no such dataset"
-            )
-            faults.append(f"actions.{action_type.name}: its slot {slot.name!r} takes {slot.kind}, but {why}")
-    return faults
-
-
-def _can_fill(slot: Slot, kinds: set[str], something_runs: bool) -> bool:
-    if slot.kind not in ("model", "models"):
-        return slot.kind in kinds
-    return slot.role != "produced" or something_runs

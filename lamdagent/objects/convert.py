@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lamdagent.actions.fit import frame_of
 from lamdagent.errors import UserError
 from lamdagent.execution.executor import Progress, Report
 from lamdagent.objects.offline import build_once, cache_folder
@@ -37,6 +38,8 @@ class Prepared:
     """`architectures[0]` of config.json."""
     vocabulary: int
     """Rows of the embedding."""
+    frame: str
+    """`fit.Frame.digest`: equal for models that can be merged."""
     license: str
     """As given, else as the model's card says; empty when unknown."""
     revision: str | None = None
@@ -60,6 +63,7 @@ def prepare_model(report: Report, *, spec: Spec, tracking_uri: str | None = None
         fingerprint=commit[:32] or _fingerprint(folder, config),
         architecture=config["architectures"][0],
         vocabulary=int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0),
+        frame=_frame(folder),
         license=spec.get("license") or _license(spec, folder),
         revision=commit or spec.get("revision"),
     )
@@ -176,6 +180,13 @@ def _digest(files: Iterable[Path]) -> str:
         partial.write(total.hexdigest())
     Path(partial.name).replace(note)  # another process may do the same at this moment
     return total.hexdigest()
+
+
+def _frame(folder: Path) -> str:
+    try:
+        return frame_of(folder).digest
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}; save the model again") from error
 
 
 def _license(spec: Spec, folder: Path) -> str:

@@ -42,6 +42,8 @@ class Model:
     """Checksum of the weights that an action made, see checksum.py; empty when unknown."""
     bytes: int = field(default=0, compare=False)
     """Size of its files; 0 when unknown."""
+    frame: str = field(default="", compare=False)
+    """`fit.Frame.digest` of its files; merges need it equal. Empty when unknown: then its base's counts."""
 
     @property
     def name(self) -> str:

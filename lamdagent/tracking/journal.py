@@ -323,6 +323,7 @@ def _model_tags(model: Model) -> dict[str, str]:
         schema.MODEL_DEPTH: str(model.depth),
         schema.MODEL_ARCHITECTURE: model.architecture,
         schema.MODEL_VOCABULARY: str(model.vocabulary),
+        schema.MODEL_FRAME: model.frame,
     }
 
 
@@ -338,6 +339,7 @@ def _lineage(record: RunRecord) -> dict[str, str]:
         schema.MODEL_DEPTH,
         schema.MODEL_ARCHITECTURE,
         schema.MODEL_VOCABULARY,
+        schema.MODEL_FRAME,
         schema.WEIGHTS_SHA256,
         schema.WEIGHTS_BYTES,
         schema.PRUNED,
