@@ -18,6 +18,7 @@ from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.fingerprint import task_fingerprint
 from lamdagent.evaluation.task import Task
 from lamdagent.memory.check import source_faults
+from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.model import Model
 from lamdagent.objects.rows import load_dataset
@@ -69,8 +70,8 @@ def make_plan(config: Config) -> Plan:
     datasets = _each(faults, config.datasets, load_dataset)
     tasks = _each(faults, config.tasks, _task)
     faults += source_faults(config)
-    for name, model in config.models.items():
-        faults += [f"models.{name}: {fault}" for fault in check_source(dataclasses.asdict(model))]
+    specs = _each(faults, config.models, lambda name, _: (name, spec_of(name, config.models)))
+    faults += [f"models.{name}: {fault}" for name, spec in specs for fault in check_source(spec)]
     plan = Plan(config, tuple(types), tuple(datasets), tuple(tasks))
     if not faults:
         faults += _out_of_reach(plan)

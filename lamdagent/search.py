@@ -28,7 +28,9 @@ from lamdagent.jobs import Jobs
 from lamdagent.memory.foreign import Ours, known_names, seeded
 from lamdagent.memory.history import RETRYABLE, Histories, tried_fingerprints
 from lamdagent.memory.text import memory_text
+from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.model import Model, Origin
+from lamdagent.objects.sources import full_spec
 from lamdagent.plan import Plan
 from lamdagent.selection.agent import Agent
 from lamdagent.selection.policy import Decision, Turn
@@ -168,7 +170,11 @@ class Search:
                 architecture=found.architecture,
                 vocabulary=found.vocabulary,
                 frame=found.frame,
-                origin=Origin(settings.source, settings.file, found.revision, found.license),
+                origin=dataclasses.replace(
+                    Origin.of(full_spec(spec_of(name, self.plan.config.models))),
+                    revision=found.revision,
+                    license=found.license,
+                ),
             )
         self._check_reach(ready)
         return tuple(ready[name] for name in names.values())

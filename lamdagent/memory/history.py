@@ -151,7 +151,7 @@ def _model(record: RunRecord) -> Model:
         sha256=tags.get(schema.WEIGHTS_SHA256, ""),
         bytes=int(tags.get(schema.WEIGHTS_BYTES, 0)),
         frame=tags.get(schema.MODEL_FRAME, ""),
-        origin=Origin(**origin) if (origin := _json(tags.get(schema.ORIGIN), None)) else None,
+        origin=Origin.of(origin) if (origin := _json(tags.get(schema.ORIGIN), None)) else None,
     )
 
 

@@ -15,8 +15,18 @@ from typing import Any
 from lamdagent.actions.fit import frame_of
 from lamdagent.errors import UserError
 from lamdagent.execution.executor import Progress, Report
+from lamdagent.objects.adapters import is_adapter, names, with_adapter
 from lamdagent.objects.offline import build_once, cache_folder
-from lamdagent.objects.sources import WHEELS, Spec, folder_faults, function_of, kind_of, local_path, wheel_model
+from lamdagent.objects.sources import (
+    WHEELS,
+    Spec,
+    base_spec,
+    folder_faults,
+    function_of,
+    kind_of,
+    local_path,
+    wheel_model,
+)
 
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md")
 """Never code, never pickles."""
@@ -72,6 +82,8 @@ def prepare_model(report: Report, *, spec: Spec, tracking_uri: str | None = None
 def _folder(spec: Spec, tracking_uri: str | None) -> tuple[Path, str]:
     """The local folder, and the commit when the hub has one."""
     kind = kind_of(spec)
+    if kind == "folder" and is_adapter(local_path(spec)):
+        return _with_adapter(local_path(spec).absolute(), _folder(base_spec(spec), tracking_uri)[0]), ""
     if kind == "hub":
         return _from_hub(spec)
     if kind == "mlflow":
@@ -101,6 +113,31 @@ def _from_hub(spec: Spec) -> tuple[Path, str]:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(f"{source} cannot be fetched from the hub: {str(error).strip().splitlines()[0]}") from error
     return folder, folder.name  # the hub's cache names a snapshot by its commit
+
+
+def _with_adapter(adapter: Path, base: Path) -> Path:
+    """The base with the adapter merged into its weights, made once for each state of both.
+
+    Raises:
+        UserError: they do not belong together, or one of them is broken.
+    """
+    if faults := list(folder_faults(base)):
+        raise UserError(f"the base of the adapter {adapter}: {'; '.join(faults)}")
+
+    def build(partial: Path) -> None:
+        from lamdagent.actions.context import known_warnings_ignored, quiet
+
+        quiet()
+        try:
+            with known_warnings_ignored():
+                made = with_adapter(str(base), str(adapter))
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            raise UserError(f"the adapter {adapter} cannot be applied to {base}: {error}") from error
+        for part in made:
+            part.save_pretrained(partial)
+
+    state = _digest([base / "config.json", *sorted(base.glob("*.safetensors"))])
+    return build_once(cache_folder() / "models" / names(adapter, base, f"{FORMAT} {state}"), build)
 
 
 def _from_function(spec: Spec) -> Path:

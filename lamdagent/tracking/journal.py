@@ -6,7 +6,6 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -126,7 +125,7 @@ class Journal:
         """Open the run of an initial model; None while another search scores it."""
         tags = {**_model_tags(model), schema.TASKS: tasks_tag(plan.tasks), schema.FINGERPRINT: model.fingerprint}
         tags[schema.CLAIM] = ASKED
-        tags |= {schema.ORIGIN: json.dumps(asdict(model.origin))} if model.origin else {}
+        tags |= {schema.ORIGIN: json.dumps(model.origin.told())} if model.origin else {}
         params = {"model": model.name, "architecture": model.architecture, "vocabulary": model.vocabulary}
         text = "The base: every gain is told against it."
         run_id = self.store.start_run(self.search_run_id, "base", f"base {model.name}", tags, params, text=text)
