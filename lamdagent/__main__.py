@@ -47,6 +47,15 @@ Makes deleted weights again, from the store alone, with the recipe of the run an
 them back only when they are proven: the same by checksum, else with scores within noise. Start it in the folder that
 the search was started in, so that datasets and functions are found again; models that it starts from and that are
 deleted too are made again first, and not kept.""",
+    "replay": """python -m lamdagent replay RUN_ID [data_fraction=1.0] [base=SOURCE] [search.seed=1] [key=value ...]
+
+Makes the pipeline behind a run again, step by step, with the settings of its search but for what is given: with all the
+data, from a bigger model, with another seed. Every step is a run with its scores, and all of them are tested at the
+end. They go into an experiment of their own (NAME-at-FRACTION[-on-BASE], or tracking.experiment=...), so that scores of
+two scales never mix; what has been done there is not done again.
+
+  base=my/bigger-model         stands for every model that the pipeline starts from; a different one for each of
+                               several: models.NAME.source=...""",
 }
 """First argument -> its help. Without a command, a search is started."""
 
@@ -94,6 +103,12 @@ def _do(command: str, flags: Sequence[str], node: DictConfig) -> None:
         from lamdagent.rebuild import again
 
         again.start(node, [word for word in flags if not word.startswith("-")])
+    elif command == "replay":
+        from hydra.core.hydra_config import HydraConfig
+
+        from lamdagent import replay
+
+        replay.start(node, flags, HydraConfig.get().overrides.task)
     else:
         from lamdagent import app
 
@@ -105,8 +120,10 @@ def _split(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
     if not arguments or arguments[0] not in COMMANDS:
         return "", [], list(arguments)
     ours = [a for a in arguments[1:] if a in ("--json", "--help", "-h")]
-    if arguments[0] == "rebuild":
+    if arguments[0] in ("rebuild", "replay"):
         ours += [a for a in arguments[1:2] if re.fullmatch(r"\w+", a)]
+    if arguments[0] == "replay":
+        ours += [a for a in arguments[1:] if a.startswith("base=")]
     return arguments[0], ours, [a for a in arguments[1:] if a not in ours]
 
 

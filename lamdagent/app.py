@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lamdagent.execution.executor import Executor
     from lamdagent.plan import Plan
     from lamdagent.search import Result
+    from lamdagent.selection.agent import Agent
     from lamdagent.terminal import Terminal
     from lamdagent.tracking.journal import Journal
 
@@ -33,17 +34,24 @@ def start(node: DictConfig) -> None:
 
         show(plan)
         return
+    search(plan, OmegaConf.to_yaml(node, resolve=True))
+
+
+def search(plan: "Plan", config_yaml: str, agent: "Agent | None" = None) -> None:
+    """Search before the user's eyes; `agent`: who chooses, instead of the one that the plan names."""
     from lamdagent.terminal import Terminal
 
     view = Terminal()
     view.say_warnings()
+    for warning in plan.findings.warnings:
+        view.say(warning, "yellow")
     try:
-        _search(plan, OmegaConf.to_yaml(node, resolve=True), view)
+        _search(plan, config_yaml, view, agent)
     finally:
         view.close()
 
 
-def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
+def _search(plan: "Plan", config_yaml: str, view: "Terminal", agent: "Agent | None") -> None:
     from lamdagent.selection.agent import make_agent
     from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.store import Store
@@ -58,7 +66,7 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal") -> None:
         from lamdagent.tracking.traces import traced_call
 
         journal = Journal(store, plan, hide_password(config_yaml))
-        agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
+        agent = agent or make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
         view.say(f"lamdagent: {agent.name}")
         view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
         if found := store.courier.take_over():
@@ -92,12 +100,15 @@ def make_executor(config: Config) -> "Executor":
 def _conclude(plan: "Plan", result: "Result", journal: "Journal", view: "Terminal") -> None:
     """Table, champion, and how to look at it all."""
     history = result.history
-    base = next((t for t in history.scored if t.kind == "base"), None)
-    view.table(history.scored[:12], history, plan.tasks, base)
+    view.table(history.scored[:12], history, plan.tasks, history.base())
+    for standing in result.standings:
+        assert standing.trial.model is not None
+        view.say(f"{standing.state}  {standing.trial.model.name}: {standing.why}")
     if failed := len(history.failed):
         view.say(f"{failed} actions failed; the reasons are on their runs")
     if result.champion is not None and result.champion.kind == "base":
-        view.say("nothing beats the base on the search split: the base stays the champion", "yellow")
+        rule = f"champion.beyond={plan.config.champion.beyond:g}"
+        view.say(f"no gain on the search split is beyond the noise ({rule}): the base stays the champion", "yellow")
     elif result.champion is not None:
         view.say(result.registered, "green")
     from lamdagent.tracking.connect import hide_password

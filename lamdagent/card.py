@@ -1,11 +1,12 @@
 """The model card: what a model is, where it comes from, how good it is, and what is not known of it."""
 
-import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lamdagent.actions.action import Action
 from lamdagent.config import DatasetConfig
+from lamdagent.evaluation.gain import Gain, difference
 from lamdagent.evaluation.task import Score
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
@@ -17,6 +18,8 @@ from lamdagent.trial import History, Trial
 
 UNKNOWN = "unknown"
 """The hub's own word for a licence that nobody states."""
+NON_COMMERCIAL = re.compile(r"(?<![a-z])(nc|non[-_ ]?commercial|research|academic)(?![a-z])", re.IGNORECASE)
+"""Licences under which what comes out may not be sold or used in a business, such as cc-by-nc-4.0."""
 
 
 def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
@@ -30,11 +33,13 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
     parts = (
         f"# {trial.model.name}",
         f"`{chain(trial.model, history)}`, found by [LaMDAgent](https://arxiv.org/abs/2505.21963).",
+        *_restricted(initial, [d for d, _ in data]),
         "## Scores",
         _scores(trial, base, plan),
-        "Errors are standard errors; those of the gains take both scores as independent, which is cautious: "
-        "the items are the same. The search split steered the search, so its figures flatter; the test split steered "
-        "nothing.",
+        "Behind +- is a standard error, in brackets a 95 % confidence interval: `paired` over the items that both "
+        "were asked, else both scores taken as independent, which is cautious. The search split steered the search, "
+        "so its figures flatter; the test split steered nothing."
+        + (f" As a finalist it was {trial.state}: {trial.state_reason}." if trial.state else ""),
         "## Lineage",
         _lineage(made, page),
         "## Data",
@@ -42,13 +47,20 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
         "## Initial models",
         _table(("model", "source", "licence"), ((m.name, *_origin(m)) for m in initial)),
         "## What is not known",
-        "\n".join(f"- {line}" for line in _unknown(trial, initial, data, history)),
+        "\n".join(f"- {line}" for line in _unknown(trial, initial, data, history, plan)),
         f"[Run {trial.run_id}]({page}{trial.run_id}) holds weights, `recipe.yaml` and, if every step is one that "
         "TRL or mergekit can do alone, `rebuild/`: plain commands that make the model again.",
     )
     return (
         f"---\n{_metadata(initial, data, plan, [action for _, action in steps])}\n---\n\n" + "\n\n".join(parts) + "\n"
     )
+
+
+def _restricted(initial: Sequence[Model], data: Sequence[Dataset]) -> Iterable[str]:
+    """One sentence that names every input that forbids commercial use; nothing when none says so."""
+    licences = {m.name: m.origin.license for m in initial if m.origin} | {d.name: d.license for d in data}
+    if named := [f"{name} ({licence})" for name, licence in licences.items() if NON_COMMERCIAL.search(licence)]:
+        yield f"**Not for commercial use**, by the licences of {', '.join(named)}."
 
 
 def _metadata(initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]], plan: Plan, actions: Any) -> str:
@@ -77,7 +89,8 @@ def _scores(trial: Trial, base: Trial | None, plan: Plan) -> str:
     for split in ("test", "search"):
         for key, name in names.items():
             mine, other = ours.get((split, key)), theirs.get((split, key))
-            rows.append((name, split, figure(mine), figure(other), _gain(mine, other)))
+            stored = None if key else trial.test_gain if split == "test" else trial.gain
+            rows.append((name, split, figure(mine), figure(other), _gain(stored, mine, other)))
     return _table(
         ("", "split", "this model", f"base {base.model.name}" if base and base.model else "base", "gain"), rows
     )
@@ -90,10 +103,9 @@ def _all_scores(trial: Trial) -> dict[tuple[str, str], Score | None]:
     return {**search, **test, ("search", ""): trial.score, ("test", ""): trial.test_score}
 
 
-def _gain(ours: Score | None, theirs: Score | None) -> str:
-    if ours is None or theirs is None:
-        return "-"
-    return f"{ours.value - theirs.value:+.3f} +- {math.hypot(ours.stderr, theirs.stderr):.3f}"
+def _gain(stored: Gain | None, ours: Score | None, theirs: Score | None) -> str:
+    gain = difference(stored, ours, theirs)
+    return f"{gain} {gain.pairing}" if gain else "-"
 
 
 def _lineage(made: dict[Model, Trial | None], page: str) -> str:
@@ -151,7 +163,7 @@ def _on_hub(settings: DatasetConfig | None) -> bool:
 
 
 def _unknown(
-    trial: Trial, initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]], history: History
+    trial: Trial, initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]], history: History, plan: Plan
 ) -> Iterable[str]:
     if silent := [m.name for m in initial if not _license(m)]:
         yield f"Nobody stated the licence of {', '.join(silent)}."
@@ -161,6 +173,10 @@ def _unknown(
         yield f"It descends from models of others ({', '.join(others)}), which may have seen the test items."
     if trial.test_score is None:
         yield "It was not scored on the test split."
+    if plan.findings.overlap:
+        yield plan.findings.overlap
+    if plan.config.evaluation.overlap == "off":
+        yield "Whether the training data hold evaluation items was not looked into."
     yield "What the initial models were trained on, these evaluation items included, was not looked into."
     yield "Nothing but the tasks above was measured: not safety, not bias, not other languages or longer texts."
 

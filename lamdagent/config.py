@@ -26,6 +26,8 @@ class SearchConfig:
     failures_in_a_row: int | None = 3
     """So many failures of one kind in a row that the surroundings must be to blame (no space, lost workers, the same
     dataset's faults, the same error) stop the search, exit code 75; null = they never do."""
+    replay: str = ""
+    """Set by `python -m lamdagent replay`: the run whose pipeline is made again."""
 
 
 @dataclass
@@ -107,6 +109,10 @@ class ExecutionConfig:
     """Ray: GPUs per action; null = 1 where the cluster has any, else 0."""
     at_once: int | None = None
     """Ray: most actions at once; null = as many as fit."""
+    memory_gb: float | None = None
+    """Memory of the device that actions run on, in 10^9 bytes; null = the smallest GPU's, else this machine's."""
+    memory_check: str = "refuse"
+    """Of actions that by estimate cannot fit: refuse, warn or off."""
 
 
 @dataclass
@@ -173,6 +179,19 @@ class MemoryConfig:
 
 
 @dataclass
+class ChampionConfig:
+    """When a pipeline takes the base's place (promotion.py)."""
+
+    beyond: float = 1.0
+    """Standard errors that its gain over the best base on the search split must exceed; 0 = any gain will do. The error
+    is that of the paired difference where the items of both are at hand. Of many candidates the best one is always
+    lucky: 2 is safer after long searches on few items."""
+    seeds: int = 0
+    """With so many further seeds the finalists' whole pipelines are made again at the end, to see how much of their
+    scores is luck; nothing is chosen by it, and it is no part of budget.trials."""
+
+
+@dataclass
 class RetentionConfig:
     """Which weights stay. Scores, recipes and adapters always do, and a deleted model can be made again."""
 
@@ -187,7 +206,15 @@ class EvaluationConfig:
     """How models are scored."""
 
     batch_size: int = 16
-    """Sequences per batch."""
+    """Sequences per batch, with transformers; vLLM batches by itself."""
+    overlap: str = "refuse"
+    """Of training rows with evaluation items (a whole question, or 13 of its words in a row): refuse, warn (the search
+    run, its report and the model card say so) or off (nothing is compared)."""
+    backend: str = "hf"
+    """hf: transformers, on the weights that an action has just made, in memory; vllm: vLLM, which loads them again and
+    is faster on a GPU. Scores of the two are not compared."""
+    vllm: dict[str, Any] = field(default_factory=lambda: {"gpu_memory_utilization": 0.8})
+    """vLLM's options, such as max_model_len; the worker itself keeps a little of the GPU."""
 
 
 @dataclass
@@ -228,6 +255,8 @@ class DatasetConfig:
     """Canonical column (prompt, completion, chosen, rejected) -> the column's name in the source."""
     rows: int | None = None
     """Use only the first so many rows."""
+    bad_rows: str = "refuse"
+    """Of rows that are empty or teach nothing (chosen equals rejected): refuse or drop."""
     license: str = ""
     """Carried to the model card."""
 
@@ -246,6 +275,8 @@ class SlotConfig:
     """any, initial or produced."""
     mirror: str = ""
     """Hyperparameter that is the first of two models' share."""
+    unlike: str = ""
+    """The slot of another model: the two are never the same and have one vocabulary."""
     ordered: bool = False
     """For models: whether another order makes another model."""
 
@@ -268,6 +299,8 @@ class ActionConfig:
     """Change it when the function would make another model from the same inputs."""
     timeout_minutes: float = 240.0
     """An action that runs longer is ended as failed."""
+    needs: list[str] = field(default_factory=list)
+    """What must be there where actions run: gpu, or a Python package by its import name."""
     accelerate: Any = None
     """Train over several processes: accelerate's launch configuration, such as {num_processes: 8}, or a file that
     `accelerate config` made; null = in the worker process."""
@@ -296,6 +329,9 @@ class TaskConfig:
     """search and test -> most items."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further lm-eval settings of the task."""
+    question: str = ""
+    """What training data is compared with: a column of the items or a Jinja template over them; empty = what the task
+    names for it (doc_to_decontamination_query), else the column `question`, else the whole prompt."""
 
 
 @dataclass
@@ -308,6 +344,7 @@ class Config:
     agent: AgentConfig = field(default_factory=AgentConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    champion: ChampionConfig = field(default_factory=ChampionConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     models: dict[str, ModelConfig] = field(default_factory=dict)
@@ -327,6 +364,7 @@ SECTIONS: dict[str, type] = {
     "agent": AgentConfig,
     "execution": ExecutionConfig,
     "memory": MemoryConfig,
+    "champion": ChampionConfig,
     "retention": RetentionConfig,
     "evaluation": EvaluationConfig,
 }

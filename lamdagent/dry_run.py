@@ -36,6 +36,8 @@ def show(plan: Plan, console: Console | None = None) -> None:
         where = ", ".join(map(str, source.experiments))
         told = "`python -m lamdagent history` with the same arguments shows what is understood of it"
         _say(console, f"Memory source {name}: runs of {where}, read as {source.mapping}; {told}")
+    for warning in plan.findings.warnings:
+        _say(console, f"Warning: {warning}")
     memory = memory_text(History(), space, plan.tasks, plan.config.memory.tokens)
     turn = Turn(History(), space, 0, plan.config.search.seed, memory)
     settings = llm_settings(plan.config, plan.tasks)

@@ -115,7 +115,7 @@ class ActionSpace:
     def actions(self, action_type: ActionType) -> Iterator[Action]:
         """Every legal untried action of the type, lazily, in stable order."""
         for family in self._families(action_type):
-            for objects in _placements(action_type.slots, family):
+            for objects in filter(action_type.holds_unlike, _placements(action_type.slots, family)):
                 for values in _grid(action_type, objects):
                     action = self._build(action_type, objects, values)
                     if action.fingerprint not in self.tried:
@@ -132,6 +132,8 @@ class ActionSpace:
             family = rng.choices(families, weights)[0]
             objects = {slot.name: _draw(slot, family[slot.name], rng) for slot in action_type.slots}
             values = {key: rng.choice(allowed) for key, allowed in action_type.grid.items()}
+            if not action_type.holds_unlike(objects):
+                continue
             action = self._build(action_type, objects, values)
             if action.fingerprint not in self.tried:
                 return action
@@ -179,7 +181,10 @@ class ActionSpace:
         )
 
     def _families(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
-        """Groups of objects within which every choice is legal: merged models must fit together (and their base)."""
+        """Groups of objects within which models fit together: those of a merge (and their base), teacher and student.
+
+        Within a group every choice is legal but one model in two slots that must be unlike.
+        """
         if action_type.name not in self._families_of:  # a sample of a large pool asks hundreds of times
             self._families_of[action_type.name] = self._grouped(action_type)
         return self._families_of[action_type.name]
@@ -188,21 +193,30 @@ class ActionSpace:
         merges = any(slot.kind == "models" for slot in action_type.slots)
         rebased = merges and any(slot.kind == "model" for slot in action_type.slots)
         frames = {model.fingerprint: model.frame for model in self.models if model.initial}
+        paired = any(slot.unlike for slot in action_type.slots)
         groups: dict[tuple[Any, ...], list[Model]] = {}
         for model in self.models:
             frame = model.frame or frames.get(model.base, "")
-            key = (model.architecture, model.vocabulary, frame) if merges else ()
+            alike = (model.architecture, model.vocabulary, frame)
+            key = alike if merges else (model.vocabulary,) if paired else ()
             groups.setdefault((*key, model.base) if rebased else key, []).append(model)
         families = [{s.name: self._fitting(s, models) for s in action_type.slots} for models in groups.values()]
         return [f for f in families if self._choices(action_type, f) > 0]
 
     def _fitting(self, slot: Slot, models: Sequence[Model]) -> list[Any]:
         if not _holds_models(slot):
-            return [d for d in self.datasets if d.kind == slot.kind]
+            return [d for d in self.datasets if d.fits(slot.kind, slot.columns)]
         return [m for m in models if slot.role == "any" or m.initial == (slot.role == "initial")]
 
     def _choices(self, action_type: ActionType, family: Mapping[str, Sequence[Any]]) -> int:
-        return math.prod(_count(action_type, slot, len(family[slot.name])) for slot in action_type.slots)
+        counts = {slot.name: _count(action_type, slot, len(family[slot.name])) for slot in action_type.slots}
+        total = math.prod(counts.values())
+        for slot in action_type.slots:
+            if slot.unlike:  # less those with one model in both places
+                both = len({*family[slot.name]} & {*family[slot.unlike]})
+                rest = math.prod(n for name, n in counts.items() if name not in (slot.name, slot.unlike))
+                total -= both * rest
+        return total
 
     def _check_objects(self, action_type: ActionType, objects: Objects) -> None:
         families = self._families(action_type)
@@ -220,6 +234,9 @@ class ActionSpace:
             raise IllegalAction(
                 f"these models do not fit together in {action_type.name}: architecture, tokenizer or base differ"
             )
+        if not action_type.holds_unlike(objects):
+            pair = next(f"{slot.name} and {slot.unlike}" for slot in action_type.slots if slot.unlike)
+            raise IllegalAction(f"{action_type.name} takes different models as {pair}; choose another one for either")
 
 
 def _holds_models(slot: Slot) -> bool:

@@ -45,8 +45,8 @@ class ActionFailed(LamdagentError):
     def __init__(self, reason: str, kind: str = "error") -> None:
         """`kind` is a short stable word.
 
-        Of the action: out_of_memory, nan_loss, bad_data, bad_model, timeout, error. Of its surroundings: no_space,
-        lost_worker, interrupted, orphan (its process is gone), budget (it ran out).
+        Of the action: out_of_memory, nan_loss, bad_data, bad_model, mismatch, no_gpu, timeout, error. Of its
+        surroundings: no_space, lost_worker, interrupted, orphan (its process is gone), budget (it ran out).
         """
         self.reason = reason
         self.kind = kind

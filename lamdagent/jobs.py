@@ -1,6 +1,6 @@
 """What a search sends to its executor: models prepared, actions made and scored, models scored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,15 @@ class Jobs:
         }
         return Job(run_id, "lamdagent.execution.work:make", arguments, limit_s)
 
-    def scoring(self, run_id: str, model: Model, split: Split) -> Job:
-        """A model scored."""
+    def scoring(self, run_id: str, model: Model, split: Split, known: Collection[str] = ()) -> Job:
+        """A model scored on all tasks but the `known` ones.
+
+        Raises:
+            LamdagentError: its weights cannot be had.
+        """
         arguments = {
             "folder": self._journal.folder(model),
-            "tasks": self._plan.tasks,
+            "tasks": [task for task in self._plan.tasks if task.name not in known],
             "split": split,
             "batch_size": self._plan.config.evaluation.batch_size,
             "output": str(self.output(run_id)),

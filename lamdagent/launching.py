@@ -1,6 +1,7 @@
 """The option `accelerate` of an action type, from the user's YAML to a complete launch configuration."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -83,6 +84,19 @@ def cluster_faults(types: Sequence[ActionType], execution: ExecutionConfig) -> I
                 f"actions.{action_type.name}.accelerate.num_processes: got {action_type.processes}, but Ray sets aside "
                 f"{aside:g} {key} for an action; set execution.{key}={action_type.processes}"
             )
+
+
+def need_faults(types: Sequence[ActionType], execution: ExecutionConfig) -> Iterator[str]:
+    """What actions need and this machine does not have; nothing where they run on other machines."""
+    needy = [(action_type, need) for action_type in types for need in action_type.needs]
+    if not needy or execution.kind == "ray":
+        return
+    gpus = machine().gpus if any(need == "gpu" for _, need in needy) else 0
+    for action_type, need in needy:
+        if need == "gpu" and not gpus:
+            yield f"actions.{action_type.name}: it needs a GPU, and there is none here; leave it out"
+        elif need != "gpu" and importlib.util.find_spec(need) is None:
+            yield f"actions.{action_type.name}: it needs the package {need}, which is not installed; see pyproject.toml"
 
 
 def machine() -> Machine:

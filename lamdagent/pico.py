@@ -96,6 +96,11 @@ def preference_rows() -> list[dict[str, Any]]:
     return [{"prompt": _ask("repeat", w), "chosen": _say(w), "rejected": _say(w.upper())} for w in WORDS]
 
 
+def prompt_rows() -> list[dict[str, Any]]:
+    """Twelve `prompts` rows: a word to repeat, with the right answer in a column for rewards."""
+    return [{"prompt": _ask("repeat", word), "answer": word} for word in WORDS]
+
+
 def _ask(task: str, word: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": f"{task.capitalize()} the word {word}."}]
 

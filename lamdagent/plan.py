@@ -3,17 +3,20 @@
 import dataclasses
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lamdagent import launching
 from lamdagent.actions.action import ActionType, Scalar, Slot
 from lamdagent.actions.fit import Frame, known_frames
-from lamdagent.config import ActionConfig, Config, SlotConfig, TaskConfig
+from lamdagent.actions.limits import limits_of, plain_type
+from lamdagent.config import ActionConfig, Config, EvaluationConfig, SlotConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.fingerprint import task_fingerprint
 from lamdagent.evaluation.task import Task
@@ -23,7 +26,9 @@ from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.model import Model
 from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source, kind_of, local_path
+from lamdagent.preflight import MODES, Findings, preflight
 from lamdagent.reach import unreachable
+from lamdagent.tracking import schema
 
 POLICIES = ("auto", "hybrid", "llm", "surrogate", "tpe", "random")
 EXECUTIONS = ("local", "inline", "ray")
@@ -51,6 +56,8 @@ class Plan:
     types: tuple[ActionType, ...]
     datasets: tuple[Dataset, ...]
     tasks: tuple[Task, ...]
+    findings: Findings = field(default_factory=Findings)
+    """What the guards say; no faults."""
 
     def unreachable(self, models: Sequence[Model], frames: Mapping[str, Frame]) -> list[str]:
         """Faults for actions that can never run on these initial models (reach.py); others' models may join them."""
@@ -62,22 +69,26 @@ def make_plan(config: Config) -> Plan:
     """Check `config` against the world and build the plan.
 
     Raises:
-        ConfigError: with every fault at once: files, columns, functions, ranges, actions that can never run.
+        ConfigError: with every fault at once: files, columns, functions, ranges, actions that can never run, and what
+            the guards refuse (preflight.py).
     """
     faults = list(_ranges(config))
     types = launching.checked(_each(faults, config.actions, _action_type), faults)
     faults += launching.cluster_faults(types, config.execution)
+    faults += launching.need_faults(types, config.execution)
     datasets = _each(faults, config.datasets, load_dataset)
-    tasks = _each(faults, config.tasks, _task)
+    tasks = _each(faults, config.tasks, partial(_task, evaluation=config.evaluation))
     faults += source_faults(config)
     specs = _each(faults, config.models, lambda name, _: (name, spec_of(name, config.models)))
     faults += [f"models.{name}: {fault}" for name, spec in specs for fault in check_source(spec)]
     plan = Plan(config, tuple(types), tuple(datasets), tuple(tasks))
     if not faults:
         faults += _out_of_reach(plan)
+    findings = preflight(config, types, datasets, tasks)
+    faults += findings.faults
     if faults:
         raise ConfigError(faults)
-    return plan
+    return dataclasses.replace(plan, findings=findings)
 
 
 def make_outline(config: Config) -> Outline:
@@ -88,7 +99,7 @@ def make_outline(config: Config) -> Outline:
     """
     faults: list[str] = []
     types = _each(faults, config.actions, _action_type)
-    tasks = _each(faults, config.tasks, _task)
+    tasks = _each(faults, config.tasks, partial(_task, evaluation=config.evaluation))
     faults += source_faults(config)
     if faults:
         raise ConfigError(faults)
@@ -131,6 +142,8 @@ def _ranges(config: Config) -> Iterator[str]:
     yield from _one_of("agent.kind", config.agent.kind, POLICIES)
     yield from _one_of("agent.structured", config.agent.structured, ("auto", "on", "off"))
     yield from _one_of("execution.kind", config.execution.kind, EXECUTIONS)
+    yield from _one_of("execution.memory_check", config.execution.memory_check, MODES)
+    yield from _one_of("evaluation.overlap", config.evaluation.overlap, MODES)
     if (config.execution.address or "").startswith("ray://"):
         yield "execution.address: Ray's client (ray://) is not enough; run on a machine of the cluster, with auto"
     if config.agent.kind in ("llm", "hybrid") and not config.agent.model:
@@ -143,9 +156,16 @@ def _ranges(config: Config) -> Iterator[str]:
         yield "budget: every limit is null, the search would never end; set budget.trials or another one"
     if not 0 < config.data_fraction <= 1:
         yield f"data_fraction: got {config.data_fraction}, wanted more than 0 and at most 1"
+    yield from _backend(config.evaluation.backend)
     yield from _least(config)
     if config.tasks and not sum(t.weight for t in config.tasks.values() if math.isfinite(t.weight)) > 0:
         yield "tasks: the weights add up to nothing; give at least one task a weight above 0"
+
+
+def _backend(name: str) -> Iterator[str]:
+    yield from _one_of("evaluation.backend", name, ("hf", "vllm"))
+    if name == "vllm" and importlib.util.find_spec("vllm") is None:
+        yield "evaluation.backend: vllm is not installed here; `pip install vllm` on a machine with a GPU, or take hf"
 
 
 def _least(config: Config) -> Iterator[str]:
@@ -154,10 +174,13 @@ def _least(config: Config) -> Iterator[str]:
         "search.max_depth": (config.search.max_depth, 1),
         "search.failures_in_a_row": (config.search.failures_in_a_row, 1),
         "memory.tokens": (config.memory.tokens, 100),
+        "champion.beyond": (config.champion.beyond, 0),
+        "champion.seeds": (config.champion.seeds, 0),
         "retention.keep_best": (config.retention.keep_best, 1),
         "execution.cpus": (config.execution.cpus, 0.01),
         "execution.gpus": (config.execution.gpus, 0),
         "execution.at_once": (config.execution.at_once, 1),
+        "execution.memory_gb": (config.execution.memory_gb, 0.01),
         "evaluation.batch_size": (config.evaluation.batch_size, 1),
         "agent.retries": (config.agent.retries, 0),
         "agent.corrections": (config.agent.corrections, 0),
@@ -176,10 +199,12 @@ def _one_of(path: str, value: str, allowed: tuple[str, ...]) -> Iterator[str]:
         yield f"{path}: got {value!r}; allowed: {', '.join(allowed)}"
 
 
-def _task(name: str, settings: TaskConfig) -> Task:
+def _task(name: str, settings: TaskConfig, evaluation: EvaluationConfig) -> Task:
     path = f"tasks.{name}"
     if not settings.task or not settings.metric:
         raise UserError(f"{path}: `task` (lm-eval's name) and `metric` (such as acc,none) are both needed")
+    if name in (schema.SCORE, schema.GAIN):
+        raise UserError(f"{path}: `{name}` is the name of a metric of our own; call the task otherwise")
     if not (math.isfinite(settings.weight) and settings.weight >= 0):
         raise UserError(f"{path}.weight: got {settings.weight}, wanted 0 or more")
     if not settings.low < settings.high:
@@ -193,7 +218,7 @@ def _task(name: str, settings: TaskConfig) -> Task:
         raise UserError(f"{path}.folder: there is no folder {settings.folder!r}; `builtin` means the package's own")
     splits = {"search": "validation", "test": "test"} | settings.splits
     values = dataclasses.asdict(settings) | {"folder": str(folder or ""), "splits": splits}
-    task = Task(name=name, **values)
+    task = Task(name=name, vllm=evaluation.vllm if evaluation.backend == "vllm" else None, **values)
     return dataclasses.replace(task, fingerprint=task_fingerprint(task))
 
 
@@ -216,10 +241,11 @@ def _action_type(name: str, settings: ActionConfig) -> ActionType:
         values = given if isinstance(given, list) else [given]
         if not values:
             raise UserError(f"actions.{name}.hyperparameters.{key}: an empty list leaves nothing to choose from")
-        grid[key] = tuple(_scalar(f"actions.{name}.hyperparameters.{key}", v, parameter.annotation) for v in values)
-    for slot in slots:
-        if slot.mirror and slot.mirror not in grid:
-            raise UserError(f"actions.{name}.slots.{slot.name}.mirror: {slot.mirror!r} is not a hyperparameter")
+        wanted = plain_type(parameter.annotation)
+        grid[key] = tuple(_scalar(f"actions.{name}.hyperparameters.{key}", v, wanted) for v in values)
+    read = _limited(name, grid, tunable)
+    slots = tuple(dataclasses.replace(s, columns=read) if s.kind == "prompts" else s for s in slots)
+    _check_bonds(name, slots, grid)
     if not settings.timeout_minutes > 0:
         raise UserError(f"actions.{name}.timeout_minutes: got {settings.timeout_minutes}, wanted more than 0")
     return ActionType(
@@ -231,8 +257,38 @@ def _action_type(name: str, settings: ActionConfig) -> ActionType:
         paper=settings.paper,
         version=settings.version,
         timeout_minutes=settings.timeout_minutes,
+        needs=tuple(settings.needs),
         accelerate=launching.read(f"actions.{name}.accelerate", settings.accelerate),
     )
+
+
+def _limited(
+    name: str, grid: Mapping[str, tuple[Scalar, ...]], parameters: Mapping[str, inspect.Parameter]
+) -> tuple[str, ...]:
+    """The columns that some value of the grid reads, once every value has been found within its limits."""
+    columns: set[str] = set()
+    for key, values in grid.items():
+        for limit in limits_of(parameters[key].annotation):
+            for value in values:
+                if fault := limit.fault(value, grid):
+                    raise UserError(f"actions.{name}.hyperparameters.{key}: {fault}")
+                columns |= limit.columns(value)
+    return tuple(sorted(columns))
+
+
+def _check_bonds(name: str, slots: tuple[Slot, ...], grid: Mapping[str, Any]) -> None:
+    """What a slot says of hyperparameters and other slots must be there."""
+    single = [slot.name for slot in slots if slot.kind == "model"]
+    for slot in slots:
+        path = f"actions.{name}.slots.{slot.name}"
+        if slot.mirror and slot.mirror not in grid:
+            raise UserError(f"{path}.mirror: {slot.mirror!r} is not a hyperparameter")
+        others = [other for other in single if other != slot.name]
+        if slot.unlike and (slot.name not in single or slot.unlike not in others):
+            allowed = ", ".join(others) or "none here"
+            raise UserError(f"{path}.unlike: got {slot.unlike!r}, wanted another slot of kind model: {allowed}")
+    if len(pairs := [slot.name for slot in slots if slot.unlike]) > 1:
+        raise UserError(f"actions.{name}.slots: {' and '.join(pairs)} have `unlike`; one slot of an action can")
 
 
 def _parameters(name: str, function: str) -> dict[str, inspect.Parameter]:
@@ -258,8 +314,16 @@ def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
         raise UserError(f"{path}: minimum {minimum} and maximum {maximum} make no sense for kind {settings.kind}")
     if settings.ordered and (not several or settings.mirror):
         raise UserError(f"{path}.ordered: only for kind models, and not with mirror, which swaps them")
-    bonds = settings.role, settings.mirror, settings.ordered
-    return Slot(name, settings.kind, minimum, maximum, *bonds)  # type: ignore[arg-type]
+    return Slot(
+        name,
+        settings.kind,  # type: ignore[arg-type]
+        minimum,
+        maximum,
+        settings.role,  # type: ignore[arg-type]
+        settings.mirror,
+        settings.unlike,
+        ordered=settings.ordered,
+    )
 
 
 def _scalar(path: str, value: Any, annotation: Any) -> Scalar:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lamdagent.actions.action import ActionType, Slot
 from lamdagent.actions.fit import Frame, misfits
@@ -28,8 +28,7 @@ def unreachable(
     `models` are the initial ones, `frames` those of them that are known, by the names that the user gave; models
     without a frame fit each other. `open_pool`: models that nobody knows yet may join, so that only datasets can lack.
     """
-    kinds = {dataset.kind for dataset in datasets}
-    faults = [_no_data(t, kinds) for t in types]
+    faults = [_no_data(t, datasets) for t in types]
     if not any(faults) and not open_pool:
         pool, running = _grown(types, models, datasets, max_depth)
         faults = [_no_models(t, pool, max_depth, frames or {}) if t.name not in running else "" for t in types]
@@ -69,11 +68,17 @@ def _model_slots(action_type: ActionType) -> Iterator[Slot]:
     return (slot for slot in action_type.slots if slot.kind in ("model", "models"))
 
 
-def _no_data(action_type: ActionType, kinds: Collection[str]) -> str:
+def _no_data(action_type: ActionType, datasets: Sequence[Dataset]) -> str:
     """Why a dataset is missing, empty when none is."""
-    missing = (slot for slot in action_type.slots if slot.kind not in ("model", "models") and slot.kind not in kinds)
-    slot = next(missing, None)
-    return f"its slot {slot.name!r} takes {slot.kind}, but there is no such dataset" if slot else ""
+    for slot in action_type.slots:
+        if slot.kind in ("model", "models") or any(d.fits(slot.kind, slot.columns) for d in datasets):
+            continue
+        head = f"its slot {slot.name!r} takes {slot.kind}"
+        found = [f"{d.name} has {', '.join(d.columns or ())}" for d in datasets if d.kind == slot.kind]
+        if found:
+            return f"{head} with the columns {', '.join(slot.columns)}, but {'; '.join(found)}"
+        return f"{head}, but there is no such dataset"
+    return ""
 
 
 def _no_models(
@@ -90,5 +95,9 @@ def _no_models(
             can_be = f"there can be only {count}" if count else "there can be none"
             advice = f"add models, or actions that make some, or take {action_type.name} out"
             return f"its slot {slot.name!r} takes {wanted}, but {can_be}{limit}; {advice}"
+    unlike_slot = next((slot.name for slot in action_type.slots if slot.unlike), "")
+    if len(inputs) == 1 and unlike_slot:
+        only = f"but there is only one, and no action can produce a second{limit}"
+        return f"its slot {unlike_slot!r} takes another model, {only}"
     unlike = "; ".join(misfits(frames)) or "they differ in architecture, vocabulary or the base they descend from"
     return f"no models that can exist fit together in it: {unlike}. Add models that fit, or take {action_type.name} out"

@@ -1,5 +1,6 @@
 """The loop of the paper: enumerate, select, execute and evaluate, remember; everything it knows is in the store."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -7,8 +8,8 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from lamdagent.budget import Budget
 from lamdagent.champion import register
 from lamdagent.enumeration import ActionSpace, produced
 from lamdagent.errors import ConfigError, LamdagentError, SearchStopped, UserError
+from lamdagent.evaluation.task import Score
 from lamdagent.execution.executor import Executor, Failed, Finished, Job
 from lamdagent.execution.retry import both, rows_at_once, with_less_memory
 from lamdagent.execution.work import Outcome
 from lamdagent.failures import Streak
+from lamdagent.finals import champion_of, finalists, promote
 from lamdagent.flight import Flight, Landing
 from lamdagent.interruption import Interruption
 from lamdagent.jobs import Jobs
@@ -32,11 +35,14 @@ from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.sources import full_spec
 from lamdagent.plan import Plan
+from lamdagent.promotion import Standing
+from lamdagent.repeats import POLICY, spreads
 from lamdagent.selection.agent import Agent
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.terminal import Terminal
 from lamdagent.tracking.housekeeping import Housekeeping
 from lamdagent.tracking.journal import Journal
+from lamdagent.tracking.records import RunRecord
 from lamdagent.trial import History, Trial
 
 LAST_CHANCE_S = 600.0
@@ -49,11 +55,13 @@ class Result:
 
     history: History
     champion: Trial | None
-    """Best on the search split of all that have their weights; a base model when nothing beats it."""
+    """The best finalist whose gain on the search split is beyond the noise; a base model when there is none."""
     registered: str
     """For the user: where the champion lives on; empty when it is a base."""
     reason: str
     """Why it ended."""
+    standings: tuple[Standing, ...] = ()
+    """Of the finalists, best first."""
 
 
 @dataclass
@@ -64,6 +72,10 @@ class _Open:
     """A base that is scored, or an action that is done."""
     first: Failed | None = None
     """How its first try ended, when this is the second."""
+    known: Mapping[str, Score] = field(default_factory=dict)
+    """Scores of the same weights on the same items, which need not be taken again."""
+    weights: str = ""
+    """Where the action's model is, when an older run has made it."""
 
 
 class Search:
@@ -92,6 +104,8 @@ class Search:
         """Why the search must stop once everything has landed; empty while it need not."""
         self.stop = stop or Interruption()
         self._patience_s = LAST_CHANCE_S
+        self._done_before: set[str] = set()
+        """Fingerprints of picks that had a finished run in the store: of a large experiment, memory is an excerpt."""
         self.models: tuple[Model, ...] = ()
         self.open: dict[str, _Open] = {}
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
@@ -115,11 +129,13 @@ class Search:
             self._look_at_others()
             reason = self._loop()
             self._test(reason)
+            standings = promote(self.history(), self.journal, self.plan)
+            self._repeat([standing.trial for standing in standings])
             history = self.history()
-            champion = next((trial for trial in history.scored if not trial.pruned), None)
+            champion = champion_of(standings, history)
             registered = self._register(champion, history)
             status, why = "FINISHED", ""
-            return Result(history, champion, registered, reason)
+            return Result(history, champion, registered, reason, tuple(standings))
         except KeyboardInterrupt:
             status, why = "KILLED", "interrupted by the user"
             raise
@@ -145,7 +161,7 @@ class Search:
 
     def space(self, history: History) -> ActionSpace:
         """The legal actions over the initial models and everything produced so far."""
-        return action_space(self.plan, self.models, history)
+        return action_space(self.plan, self.models, history, self._done_before)
 
     # Before the loop ---------------------------------------------------------------------------------------------
 
@@ -215,20 +231,22 @@ class Search:
             if known and known.score:
                 self.view.trial(known, self.history(), None)
             elif run_id := self.journal.begin_base(model, self.plan):
-                self.open[run_id] = _Open(model)
+                scores = self.history().scores_of(model.fingerprint, "search")
+                self.open[run_id] = _Open(model, known=scores)
                 self.view.begin(f"score the base {model.name}", None, self.budget, job=run_id)
-                yield self.jobs.scoring(run_id, model, "search")
+                yield self.jobs.scoring(run_id, model, "search", scores)
             else:
                 elsewhere.append(model)
 
     def _base_ended(self, ended: Finished | Failed) -> None:
         self._spend(ended)
-        model = self.open.pop(ended.job_id).making
+        run = self.open.pop(ended.job_id)
+        model = run.making
         assert isinstance(model, Model)
         if isinstance(ended, Failed):
             self.journal.fail(ended.job_id, ended)
             raise UserError(f"the base {model.name} cannot be scored, so no gain can be told: {ended.reason}")
-        self._finish(ended, model)
+        self._finish(ended, model, run.known)
 
     def _look_at_others(self) -> None:
         for warning in self.journal.sources.refresh():
@@ -280,7 +298,8 @@ class Search:
             return "every legal action has been tried"
         self.budget.usd += decision.cost_usd
         self.journal.spent(self.budget.spent)
-        if self.stop.requested or self._done(decision, text):
+        known = self.journal.known(decision.action)
+        if self.stop.requested or self._done(decision, text, known):
             return self._ending()
         if problem := self.house.no_room(decision.action, history, self.journal.search_run_id):
             if not self.flight:  # else what lands may make room
@@ -289,32 +308,46 @@ class Search:
         if run_id := self.journal.begin_action(decision, self.plan, text, history):
             self.budget.trials += 1
             self.open[run_id] = _Open(decision.action)
-            self._start(run_id, decision.action, history)
+            self._start(run_id, decision.action, history, known)
         return ""
 
-    def _done(self, decision: Decision, text: str) -> bool:
-        """Whether the action has a finished run already, which then stands for it and costs nothing."""
-        known = self.journal.done(decision, self.plan)
-        if known is None:
+    def _done(self, decision: Decision, text: str, known: RunRecord | None) -> bool:
+        """Whether the action's finished run stands for it and costs nothing."""
+        if known is None or not self.journal.complete(known):
             return False
+        self._done_before.add(decision.action.fingerprint)
         if known.experiment_id != self.journal.store.experiment_id:
             self.budget.trials += 1
             self.journal.adopt(known, decision, self.plan, text)
         self._show(decision.action)
         return True
 
-    def _start(self, run_id: str, action: Action, history: History) -> None:
-        """Send off an action whose run is open; what cannot even be started has failed."""
+    def _start(self, run_id: str, action: Action, history: History, known: RunRecord | None) -> None:
+        """Send off an action whose run is open; what cannot even be started has failed. `known`: scored otherwise."""
         limit = self.budget.limits.trials
         number = f"{self.budget.trials}/{limit}" if limit else self.budget.trials
         best = history.scored[0].score if history.scored else None
         self.view.begin(f"{number} {action.describe()}", best, self.budget, self._eta(history), run_id)
         try:
-            job = self.jobs.making(run_id, action, self._limit_s(action, history))
+            limit_s = self._limit_s(action, history)
+            job = self._scoring_again(run_id, action, known, limit_s) or self.jobs.making(run_id, action, limit_s)
         except LamdagentError as error:
             self._close(action, Failed(run_id, str(error), "error"))
         else:
             self.flight.launch(job)
+
+    def _scoring_again(self, run_id: str, action: Action, known: RunRecord | None, limit_s: float) -> Job | None:
+        """Only the scoring, on the tasks that are new, of a model that an older run has made."""
+        made = self.journal.made(known) if known else None
+        if made is None:
+            return None
+        model = dataclasses.replace(produced(action, run_id), location=made.weights)
+        with contextlib.suppress(LamdagentError):  # gone after all: it is made again
+            job = self.jobs.scoring(run_id, model, "search", made.scores)
+            self.journal.reused(run_id, made)
+            self.open[run_id] = _Open(action, known=made.scores, weights=made.weights)
+            return dataclasses.replace(job, timeout_s=min(job.timeout_s, limit_s))
+        return None
 
     def _limit_s(self, action: Action, history: History) -> float:
         return self.budget.limit_s(self.jobs.type_of(action).timeout_s, self._reserve_s(history))
@@ -346,10 +379,11 @@ class Search:
 
     def _close(self, action: Action, ended: Finished | Failed) -> None:
         """End the run of an action, and think about it."""
-        del self.open[ended.job_id]
+        run = self.open.pop(ended.job_id)
         if isinstance(ended, Finished):
             self.streak.succeeded()
-            self._finish(ended, produced(action, ended.job_id))
+            model = produced(action, ended.job_id)
+            self._finish(ended, dataclasses.replace(model, location=run.weights or model.location), run.known)
         else:
             if ended.kind in RETRYABLE:
                 self.budget.trials -= 1  # as after a restart: the same turn again
@@ -365,9 +399,10 @@ class Search:
         self.journal.spent(self.budget.spent)
         return ended
 
-    def _finish(self, ended: Finished, model: Model) -> None:
+    def _finish(self, ended: Finished, model: Model, known: Mapping[str, Score]) -> None:
         run_id, outcome = ended.job_id, ended.value
         assert isinstance(outcome, Outcome)
+        outcome = dataclasses.replace(outcome, scores={**known, **outcome.scores})
         output = self.jobs.output(run_id)
         self.journal.finish(run_id, outcome, ended.seconds, model, self.plan, output, self.history())
         history = self.history()
@@ -394,7 +429,7 @@ class Search:
     def _test(self, reason: str) -> None:
         """Score the best few and the bases on the split that steered nothing."""
         history = self.history()
-        best = [t for t in history.scored if t.kind == "action" and not t.pruned][: self.plan.config.search.test_top]
+        best = finalists(history, self.plan.config.search.test_top)
         bases = [t for m in self.models if (t := history.by_model.get(m.fingerprint))]
         if not best:
             return
@@ -407,7 +442,9 @@ class Search:
             if isinstance(ended, Failed):
                 self.view.say(f"test of {models[ended.job_id].name} failed: {ended.reason}", "red")
             else:
-                self.journal.tested(ended.job_id, ended.value, self.plan, self.jobs.output(ended.job_id))
+                model = models[ended.job_id]
+                scores = {**history.scores_of(model.fingerprint, "test"), **ended.value.scores}
+                self.journal.tested(ended.job_id, scores, self.plan, self.jobs.output(ended.job_id))
         self.stop.check()
 
     def _testing(self, models: Mapping[str, Model], history: History) -> Iterator[Job]:
@@ -416,7 +453,33 @@ class Search:
                 return
             initial = next((m for m in self.models if m.fingerprint == model.fingerprint), model)
             self.view.begin(f"test {model.name}", history.scored[0].score, self.budget, job=run_id)
-            yield self.jobs.scoring(run_id, initial, "test")
+            yield self.jobs.scoring(run_id, initial, "test", history.scores_of(model.fingerprint, "test"))
+
+    def _repeat(self, best: Sequence[Trial]) -> None:
+        """Make the finalists again with further seeds; nothing is chosen by it."""
+        config = self.plan.config
+        seeds = [config.search.seed + number for number in range(1, config.champion.seeds + 1)]
+        for spread in spreads(best, self.history(), self.plan.types, seeds, self._do) if seeds else ():
+            self.journal.repeated(spread)
+            self.view.say(str(spread))
+        self.stop.check()
+
+    def _do(self, action: Action) -> Trial | None:
+        """The trial of an action that need not be chosen; None when it fails, or there is no time for it."""
+        decision = Decision(action, POLICY, f"A finalist's pipeline with seed {action.seed}.")
+        history, known = self.history(), self.journal.known(action)
+        if self.stop.requested or self.budget.left_s <= 0:
+            return None
+        if not self._done(decision, "", known):
+            run_id = self.journal.begin_action(decision, self.plan, "", history)
+            if run_id:
+                self.budget.trials += 1
+                self.open[run_id] = _Open(action)
+                self._start(run_id, action, history, known)
+            while self.flight:
+                self._action_ended(self.flight.land())
+        same = [t for t in self.history().actions if t.action and t.action.fingerprint == action.fingerprint]
+        return next((t for t in reversed(same) if t.score and not t.pruned), None)
 
     def _register(self, champion: Trial | None, history: History) -> str:
         """The search has not ended before its winner is where others find it."""
@@ -458,8 +521,11 @@ def pending(history: History) -> tuple[Action, ...]:
     return tuple(t.action for t in history.actions if t.status == "running" and t.action and t.action.models)
 
 
-def action_space(plan: Plan, models: Sequence[Model], history: History) -> ActionSpace:
-    """The legal actions over `models`, what the history's actions made and still has weights, and others' at hand."""
+def action_space(plan: Plan, models: Sequence[Model], history: History, done: Collection[str] = ()) -> ActionSpace:
+    """The legal actions over `models`, what the history's actions made and still has weights, and others' at hand.
+
+    `done`: fingerprints that are not offered either, though the history, which may be an excerpt, lacks them.
+    """
     made = [t.model for t in history.actions if t.model and t.score and not t.pruned]
     others = [t.model for t in history.foreign if t.model and t.model.location and not t.model.initial]
     unique = {m.fingerprint: m for m in [*models, *others, *made]}
@@ -467,7 +533,7 @@ def action_space(plan: Plan, models: Sequence[Model], history: History) -> Actio
         plan.types,
         list(unique.values()),
         plan.datasets,
-        tried=tried_fingerprints(history),
+        tried=tried_fingerprints(history) | set(done),
         seed=plan.config.search.seed,
         data_fraction=plan.config.data_fraction,
         max_depth=plan.config.search.max_depth,
@@ -485,6 +551,8 @@ def search_id(plan: Plan, models: Sequence[Model]) -> str:
         "data_fraction": plan.config.data_fraction,
         "agent": (plan.config.agent.kind, plan.config.agent.model),
     }
+    if plan.config.search.replay:
+        content = {**content, "replay": plan.config.search.replay}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 

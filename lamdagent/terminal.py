@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamdagent.budget import Budget
+from lamdagent.evaluation.gain import difference
 from lamdagent.evaluation.task import Score, Task
 from lamdagent.execution.executor import Progress as Step
 from lamdagent.pipeline import chain, figure
@@ -111,14 +112,16 @@ class Terminal:
 
     def table(self, trials: Sequence[Trial], history: History, tasks: Sequence[Task], base: Trial | None) -> None:
         """The pipelines with their scores, best first, test scores where they were taken; then what each one is."""
-        table = Table(title="Best first; +- is one standard error", title_justify="left")
+        title = (
+            "Best first; +- is one standard error, [] a 95 % interval of the gain over the base (~ not item by item)"
+        )
+        table = Table(title=title, title_justify="left")
         heads = ("", "model", "search", "gain", "test", "gain", *(f"{task.name} (test)" for task in tasks))
         for head in heads:
             table.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
         for place, trial in enumerate(trials, 1):
             row = [str(place), trial.model.name if trial.model else "-", figure(trial.score)]
-            row += [_gain(trial.score, base.score if base else None), figure(trial.test_score)]
-            row += [_gain(trial.test_score, base.test_score if base else None)]
+            row += [_gain(trial, base), figure(trial.test_score), _test_gain(trial, base)]
             row += [figure(trial.test_scores.get(task.name)) for task in tasks]
             table.add_row(*map(Text, row))
         self.console.print(table)
@@ -130,8 +133,17 @@ class Terminal:
         self._progress.stop()
 
 
-def _gain(score: Score | None, base: Score | None) -> str:
-    return f"{score.value - base.value:+.3f}" if score and base else "-"
+def _gain(trial: Trial, base: Trial | None) -> str:
+    ours, theirs = trial.score, base.score if base else None
+    return f"{ours.value - theirs.value:+.3f}" if ours and theirs and trial is not base else "-"
+
+
+def _test_gain(trial: Trial, base: Trial | None) -> str:
+    """With its 95 % confidence interval; `~`: not over the same items, so wider than it need be."""
+    if base is None or trial is base:
+        return "-"
+    gain = difference(trial.test_gain, trial.test_score, base.test_score)
+    return f"{gain}{'' if gain.pairing == 'paired' else ' ~'}" if gain else "-"
 
 
 class _Warnings(logging.Handler):

@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import Literal
 
 from lamdagent.actions.action import Action
-from lamdagent.evaluation.task import Score
+from lamdagent.evaluation.gain import Gain
+from lamdagent.evaluation.task import Score, Split
 from lamdagent.objects.model import Model
 
 Status = Literal["finished", "failed", "running"]
@@ -30,6 +31,13 @@ class Trial:
     test_scores: Mapping[str, Score] = field(default_factory=dict)
     """Task name -> score on the `test` split; only for the few that were tested."""
     test_score: Score | None = None
+    gain: Gain | None = None
+    """Over the best base when it was a finalist, as that search computed it: use `gain.difference`."""
+    test_gain: Gain | None = None
+    """The same on the `test` split."""
+    state: str = ""
+    """`promotion.State` of a finalist."""
+    state_reason: str = ""
     policy: str = ""
     reason: str = ""
     """Why the policy picked it."""
@@ -47,6 +55,8 @@ class Trial:
     """The search run that it belongs to."""
     name: str = ""
     """Of the MLflow run."""
+    reused: str = ""
+    """Run id of an older run whose weights (and scores, as far as they are of the same tasks) stand here."""
     pruned: bool = False
     """Its weights were deleted (see retention.py): it still tells, but is no input any more."""
     source: str = ""
@@ -101,7 +111,17 @@ class History:
         """Trials that failed."""
         return tuple(trial for trial in self.trials if trial.status == "failed")
 
+    def scores_of(self, model: str, split: Split) -> dict[str, Score]:
+        """Task -> score of the model of that fingerprint, whichever of our runs has measured it."""
+        of = [t for t in self.trials if t.model and t.model.fingerprint == model]
+        every = [t.scores if split == "search" else t.test_scores for t in of]
+        return {name: score for scores in every for name, score in scores.items()}
+
+    def base(self) -> Trial | None:
+        """The best base model: what a pipeline has to beat."""
+        return next((trial for trial in self.scored if trial.kind == "base"), None)
+
     def base_score(self) -> Score | None:
-        """The best score among the base models: what a pipeline has to beat."""
-        scores = [t.score for t in self.trials if t.kind == "base" and t.score]
-        return max(scores, key=lambda s: s.value) if scores else None
+        """The score of `base`."""
+        base = self.base()
+        return base.score if base else None

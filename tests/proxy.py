@@ -4,6 +4,7 @@ import http.client
 import random
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,8 @@ class Proxy:
         """The answer to the next request whose path fits this regular expression is lost on its way."""
         self.left: int | None = None
         """So many more requests get through; then the line is cut."""
+        self.delay = 0.0
+        """Seconds before a request is looked at."""
         self.share = 0.0
         self.random = random.Random(0)
         self.uri = ""
@@ -56,6 +59,7 @@ def proxy(target: str) -> Iterator[Proxy]:
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            time.sleep(state.delay)
             fate = state.fate(self.path)
             if fate == "drop":
                 self.close_connection = True

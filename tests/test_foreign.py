@@ -125,7 +125,12 @@ class TestTrainer:
 
     @pytest.mark.parametrize(
         ("param", "word"),
-        [("desirable_weight", "kto"), ("num_generations", "grpo"), ("normalize_advantages", "rloo")],
+        [
+            ("desirable_weight", "kto"),
+            ("num_generations", "grpo"),
+            ("normalize_advantages", "rloo"),
+            ("teacher_model_name_or_path", "distill"),
+        ],
     )
     def test_other_trainers_are_named_when_they_are_no_type_of_ours(self, param: str, word: str) -> None:
         record = run(1, SFT | {param: "1", "precompute_ref_log_probs": "False", "num_generations": "8"})

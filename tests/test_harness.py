@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from lamdagent.errors import ActionFailed, UserError
-from lamdagent.evaluation.fingerprint import task_files, task_fingerprint
+from lamdagent.evaluation.fingerprint import BUILTIN, task_files, task_fingerprint
 from lamdagent.evaluation.task import Task
 from lamdagent.execution.executor import Progress
 
@@ -57,9 +58,33 @@ def loaded(pico_folder: str) -> tuple[Any, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(pico_folder)
     model = AutoModelForCausalLM.from_pretrained(pico_folder).float()
-    words = [tokenizer.decode(token, skip_special_tokens=True).strip() for token in range(model.config.vocab_size)]
-    model.lm_head.bias = torch.nn.Parameter(torch.tensor([0.0 if word.isalpha() else -1000.0 for word in words]))
+    silent = [not word_of(tokenizer, token) for token in range(model.config.vocab_size)]
+    model.lm_head.bias = torch.nn.Parameter(-1000.0 * torch.tensor(silent))
     return model, tokenizer
+
+
+def word_of(tokenizer: Any, token: int) -> str:
+    """The token's letters; empty for one that has other signs or none."""
+    word = tokenizer.decode(token, skip_special_tokens=True).strip()
+    return word if word.isalpha() else ""
+
+
+@pytest.fixture(scope="module")
+def talking(pico_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pico model in a folder that says something, whatever it is asked."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("talking")
+    tokenizer = AutoTokenizer.from_pretrained(pico_folder)
+    model = AutoModelForCausalLM.from_pretrained(pico_folder, dtype="float32")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model.lm_head.weight.normal_()  # of many logits one is above 0
+        model.lm_head.weight[[token for token in range(len(tokenizer)) if not word_of(tokenizer, token)]] = 0.0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
@@ -94,6 +119,14 @@ def test_scores_samples_and_progress(loaded: tuple[Any, Any], echo: Task, tmp_pa
     assert loaded[0].training and before == (json.dumps(loaded[1].init_kwargs, default=str), loaded[1].padding_side)
     again, _ = evaluate(loaded, echo, samples=tmp_path / "again", batch_size=1)
     assert again == score and lines(tmp_path / "again" / "echo.jsonl") == rows  # with and without a shared prefix
+
+
+def test_lm_eval_keeps_its_lines_to_itself(
+    loaded: tuple[Any, Any], echo: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        evaluate(loaded, echo)
+    assert not [record.getMessage() for record in caplog.records if record.name.startswith("lm_eval")]
 
 
 def test_split_limit_and_options(loaded: tuple[Any, Any], echo: Task, tmp_path: Path) -> None:
@@ -172,16 +205,62 @@ def test_evaluation_and_training_send_the_same_prompt(loaded: tuple[Any, Any], t
 
 
 @pytest.mark.slow
-def test_tasks_run_with_the_command_line_of_lm_eval(pico_folder: str, tmp_path: Path) -> None:
-    tasks = Path(__file__).parents[1] / "lamdagent" / "evaluation" / "tasks"
-    command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={pico_folder}"]
-    command += ["--tasks", "bfcl,restraint,instructions", "--include_path", str(tasks), "--limit", "2"]
-    command += ["--apply_chat_template", "--device", "cpu", "--output_path", str(tmp_path)]
+def test_command_line_of_lm_eval_gives_the_same_scores_and_replies(talking: Path, tmp_path: Path) -> None:
+    """`lm_eval run` on our folder of tasks, as anybody would check a score of ours."""
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", "4"]
+    command += ["--model_args", f"pretrained={talking},dtype=float32", "--include_path", str(BUILTIN)]
+    command += ["--tasks", "bfcl,restraint,instructions,pico_spell,letters_first", "--limit", "6", "--log_samples"]
+    command += ["--apply_chat_template", "--fewshot_as_multiturn", "--output_path", str(tmp_path / "theirs")]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=offline, timeout=300, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    for metric in ("right_call", "no_call", "said_none", "followed"):
-        assert metric in result.stdout
+    (found,) = (tmp_path / "theirs").rglob("results_*.json")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    same = AutoModelForCausalLM.from_pretrained(talking, dtype="float32"), AutoTokenizer.from_pretrained(talking)
+    metrics = {"bfcl": "right_call", "restraint": "no_call", "instructions": "followed", "pico_spell": "acc"}
+    for name, metric in {**metrics, "letters_first": "acc"}.items():
+        task = Task(name, name, f"{metric},none", folder="builtin", splits=SPLITS, limits={"test": 6})
+        score, _ = evaluate(same, task, "test", samples=tmp_path / "ours", batch_size=4)
+        theirs = json.loads(found.read_text())["results"][name]
+        assert score.value == pytest.approx(theirs[task.metric]), name
+        assert score.stderr == pytest.approx(theirs[f"{metric}_stderr,none"]), name
+        (samples,) = (tmp_path / "theirs").rglob(f"samples_{name}_*.jsonl")
+        ours, rows = lines(tmp_path / "ours" / f"{name}.jsonl"), sorted(lines(samples), key=lambda row: row["doc_id"])
+        assert [row["reply"] for row in ours] == [one(row["resps"][0][0]) for row in rows], name
+        assert [row["score"] for row in ours] == [row[metric] for row in rows] and len(ours) == 6, name
+
+
+def one(reply: Any) -> Any:
+    """A reply as lm-eval writes it: a text, or the text of a log-likelihood and whether it is the greedy choice."""
+    return [float(reply[0]), reply[1] == "True"] if isinstance(reply, list) else reply
+
+
+def test_a_metric_may_be_a_function_of_ones_own(loaded: tuple[Any, Any], tmp_path: Path) -> None:
+    """In YAML without any network: the function gets target and reply of an item, its mean is the score."""
+    (tmp_path / "words.yaml").write_text(
+        "task: words\ncustom_dataset: !function items.load\nvalidation_split: search\ntest_split: test\n"
+        'output_type: generate_until\ndoc_to_text: "{{prompt}}"\ndoc_to_target: "{{target}}"\n'
+        "generation_kwargs: {until: [], max_gen_toks: 8, do_sample: false}\n"
+        "metric_list: [{metric: !function items.length, aggregation: mean, higher_is_better: true}]\n"
+    )
+    (tmp_path / "items.py").write_text(
+        ITEMS + "\ndef length(references, predictions):\n    return len(predictions[0])\n"
+    )
+    task = Task("words", "words", "length,none", folder=str(tmp_path), splits=SPLITS, high=100.0)
+    score, _ = evaluate(loaded, task, samples=tmp_path / "samples")
+    lengths = [len(row["reply"]) for row in lines(tmp_path / "samples" / "words.jsonl")]
+    assert score.value == pytest.approx(sum(lengths) / 6) and score.value > 1 and score.stderr > 0
+    assert [path.name for path in task_files(task)] == ["items.py", "words.yaml"], "another function, another score"
+
+
+def test_tasks_that_lm_eval_ships_are_known_by_name_without_the_hub() -> None:
+    """Their data needs it: here is no more to be seen than that the name is found and checked."""
+    task = Task("math", "gsm8k", "exact_match,strict-match")
+    assert task_files(task) == [] and task_fingerprint(task) != task_fingerprint(dataclasses.replace(task, task="piqa"))
+    from lm_eval.tasks import TaskManager
+
+    assert {"gsm8k", "piqa", "ifeval"} <= set(TaskManager().all_tasks)
 
 
 def test_fingerprint_follows_what_decides_the_score(echo: Task) -> None:
@@ -215,3 +294,46 @@ def test_another_prompt_item_set_or_rule_is_another_version() -> None:
     asked: list[Any] = [messages(i.functions, i.question) for c in (True, False) for i in bfcl.items("test", calls=c)]
     asked += [task.prompt for task in constraints.writings("test")]
     assert hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12] == "5eab8545adba"
+
+
+def test_vllm_is_refused_where_it_is_not_installed_and_its_scores_are_its_own(echo: Task) -> None:
+    from lamdagent.config import Config, EvaluationConfig
+    from lamdagent.errors import ConfigError
+    from lamdagent.plan import make_plan
+
+    with pytest.raises(ConfigError, match="evaluation.backend: vllm is not installed here"):
+        make_plan(Config(evaluation=EvaluationConfig(backend="vllm")))
+    with pytest.raises(ConfigError, match="evaluation.backend: got 'sglang'; allowed: hf, vllm"):
+        make_plan(Config(evaluation=EvaluationConfig(backend="sglang")))
+    fast = dataclasses.replace(echo, vllm={"max_model_len": 512})
+    assert task_fingerprint(fast) == task_fingerprint(dataclasses.replace(fast, vllm={})) != task_fingerprint(echo)
+
+
+def test_backend_vllm_hands_folder_and_options_to_the_class_of_lm_eval(
+    talking: Path, echo: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM itself needs a GPU: here lm-eval's class for it is its class for transformers, with the same interface."""
+    from types import ModuleType
+
+    from lm_eval.models.huggingface import HFLM
+
+    from lamdagent.execution.work import score
+
+    given: dict[str, Any] = {}
+
+    class Stand(HFLM):  # type: ignore[misc]
+        def __init__(self, pretrained: str, dtype: str, batch_size: str, **options: Any) -> None:
+            given.update(options, pretrained=pretrained, batch_size=batch_size)
+            super().__init__(pretrained=pretrained, dtype=dtype, batch_size=4, device="cpu")
+
+    module = ModuleType("lm_eval.models.vllm_causallms")
+    vars(module)["VLLM"] = Stand
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    found = {}
+    for name, options in (("hf", None), ("vllm", {"max_model_len": 512})):
+        task = dataclasses.replace(echo, vllm=options)
+        folders = {"folder": str(talking), "output": str(tmp_path / name)}
+        outcome = score(lambda progress: None, tasks=[task], split="search", batch_size=4, **folders)
+        found[name] = outcome.scores, lines(tmp_path / name / "samples" / "echo.jsonl")
+    assert found["hf"] == found["vllm"] and given["max_model_len"] == 512
+    assert given["pretrained"] == str(talking) and given["trust_remote_code"] is False

@@ -8,18 +8,23 @@ from pathlib import Path
 import pytest
 
 from lamdagent.actions.action import Action
-from lamdagent.config import Config
+from lamdagent.config import Config, SourceConfig
 from lamdagent.enumeration import ActionSpace
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
 from lamdagent.execution.work import Outcome
+from lamdagent.memory.foreign import Ours, seeded, understand
 from lamdagent.memory.history import RETRYABLE, Histories, build_history, tried_fingerprints
 from lamdagent.memory.text import CHARACTERS_PER_TOKEN, LINE, memory_text
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import LONGEST, chain, recipe
 from lamdagent.plan import Plan
 from lamdagent.search import produced
-from lamdagent.selection.policy import Decision
+from lamdagent.selection.policy import Decision, Policy, Turn
+from lamdagent.selection.prompting import LLMSettings, object_messages, type_messages
+from lamdagent.selection.random import RandomPolicy
+from lamdagent.selection.surrogate import SurrogatePolicy
+from lamdagent.selection.tpe import TPEPolicy
 from lamdagent.tracking import schema
 from lamdagent.tracking.journal import Journal
 from lamdagent.tracking.records import RunRecord
@@ -98,6 +103,16 @@ class TestHistory:
         assert set(linear.parents) == {base.run_id, sft.run_id} and linear.seconds == 7.0
         assert history.scored[0] is linear
 
+    @pytest.mark.parametrize("policy", [RandomPolicy(), SurrogatePolicy(), TPEPolicy()])
+    def test_nothing_of_the_test_split_reaches_who_chooses(
+        self, written: tuple[list[RunRecord], list[Decision]], policy: Policy
+    ) -> None:
+        """Memory, prompts and decisions are the same whatever the test scores say, our own runs' or others'."""
+        seen = [_all_that_a_policy_sees(records, policy) for records in (_tested(written[0], v) for v in (0.05, 0.95))]
+        assert seen[0] == seen[1] == _all_that_a_policy_sees(written[0], policy)
+        assert not [text for text in seen[0] if "0.95" in text or "0.9500" in text]
+        assert read(_tested(written[0], 0.95)).trials[0].test_score, "they were there"
+
     def test_scores_of_a_run_that_was_closed_as_failed_count_nothing(
         self, written: tuple[list[RunRecord], list[Decision]]
     ) -> None:
@@ -131,14 +146,18 @@ class TestHistory:
         random.Random(1).shuffle(mixed)
         assert read(mixed) == read(written[0])
 
-    def test_changed_tasks_lose_their_scores_but_stay_tried(
+    def test_changed_tasks_lose_their_scores_and_what_has_its_weights_may_be_measured_again(
         self, written: tuple[list[RunRecord], list[Decision]]
     ) -> None:
         changed = (TASKS[0], dataclasses.replace(TASKS[1], fingerprint="other items"))
         history = read(written[0], changed)
         assert [trial.score for trial in history] == [None] * len(history.trials)
         assert all(set(trial.scores) <= {"calls"} for trial in history) and history.actions[0].scores
-        assert tried_fingerprints(history) == {decision.action.fingerprint for decision in written[1]}
+        failed = {trial.action.fingerprint for trial in history.failed if trial.action}
+        assert tried_fingerprints(history) == failed and len(failed) == 1
+        pruned = [dataclasses.replace(trial, pruned=True) for trial in history]
+        tried = {decision.action.fingerprint for decision in written[1]}
+        assert tried_fingerprints(History(tuple(pruned))) == tried, "it would be made again"
 
     def test_damaged_tags_do_not_stop_the_reading(self, written: tuple[list[RunRecord], list[Decision]]) -> None:
         records = [
@@ -149,6 +168,40 @@ class TestHistory:
             for record in written[0]
         ]
         assert len(read(records).trials) == len(read(written[0]).trials)
+
+
+def _tested(records: Sequence[RunRecord], value: float) -> list[RunRecord]:
+    """As after a search: everything tested, the one with `value` and the next with what it lacks to 1."""
+    found = []
+    for number, record in enumerate(records):
+        score = value if number % 2 else 1 - value
+        names = ("score", "calls", "style", "gain", "gain_low", "gain_high")
+        metrics = {f"test.{name}{suffix}": score for name in names for suffix in ("", "_stderr")}
+        found.append(dataclasses.replace(record, metrics={**record.metrics, **metrics}))
+    return found
+
+
+def _all_that_a_policy_sees(records: Sequence[RunRecord], policy: Policy) -> list[str]:
+    """Memory text, prompts and the decision, once with the records as ours and once as another experiment's."""
+    own = read(records)
+    base = own.trials[0].model
+    assert base is not None
+    ours = Ours(TYPES, DATASETS, TASKS, {"base": base}, own.trials[0].scores)
+    others = understand("theirs", SourceConfig(mapping="lamdagent"), records, ours, {})
+    found = []
+    for history in (own, seeded(read(records[:1]), [r.trial for r in others if r.trial])):
+        made = [trial.model for trial in history.scored if trial.model]
+        offered = ActionSpace(TYPES, made or [base], DATASETS, tried=tried_fingerprints(history))
+        turn = Turn(history, offered, 4, 0, memory_text(history, offered, TASKS, TOKENS))
+        decision = policy(turn)
+        assert decision is not None
+        prompts = [type_messages(turn, LLMSettings()), object_messages(turn, SFT, LLMSettings())]
+        found += [
+            turn.memory,
+            str(prompts),
+            str((decision.action, decision.reason, decision.offered, decision.details)),
+        ]
+    return found
 
 
 def _legal(models: Sequence[Model], type_name: str) -> Action:

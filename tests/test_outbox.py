@@ -15,7 +15,7 @@ from mlflow.entities import Run
 from lamdagent.config import Config
 from lamdagent.errors import UserError
 from lamdagent.plan import Plan
-from lamdagent.tracking import outbox, schema
+from lamdagent.tracking import connect, outbox, schema
 from lamdagent.tracking.change import PROVISIONAL
 from lamdagent.tracking.connect import open_client
 from lamdagent.tracking.journal import Journal
@@ -124,6 +124,17 @@ def check(uri: str, experiment: str, count: int) -> list[Run]:
 
 @pytest.mark.slow
 class TestOutage:
+    def test_a_busy_server_gets_its_time(
+        self, between: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(connect, "PROBE_TIMEOUT_S", 0.2)
+        between.delay = 0.5
+        try:
+            Store(between.uri, "outage slow")
+        finally:
+            between.delay = 0.0
+        assert f"Waiting for {between.uri} to answer." in caplog.messages
+
     @pytest.mark.parametrize("fault", ["drop", "500", "401"])
     def test_what_waits_is_shown_used_and_written_once(
         self, between: Proxy, target: str, tmp_path: Path, fault: str

@@ -276,10 +276,21 @@ class TestCard:
         block, body = based_on(Origin("org/name"))
         assert block["license"] == "unknown" and "Nobody stated the licence of model-bbbbbbbb" in body
 
+    def test_what_may_not_be_sold_is_named(self, family: Family) -> None:
+        assert "Not for commercial use" not in card_of(family)[1]
+        first = replace(family.trials[0], model=replace(family.base, origin=Origin("org/name", license="cc-by-nc-4.0")))
+        body = card_of(replace(family, trials=[first, *family.trials[1:]]))[1]
+        assert "**Not for commercial use**, by the licences of model-bbbbbbbb (cc-by-nc-4.0)." in body
+
     def test_scores_gains_and_their_errors(self, family: Family) -> None:
         _, body = card_of(family)
-        assert "| **weighted score** | test | 0.400 +- 0.100 | 0.200 +- 0.100 | +0.200 +- 0.141 |" in body
-        assert "| **weighted score** | search | 0.500 +- 0.100 | 0.200 +- 0.100 | +0.300 +- 0.141 |" in body
+        assert (
+            "| **weighted score** | test | 0.400 +- 0.100 | 0.200 +- 0.100 | +0.200 [-0.077, +0.477] unpaired |" in body
+        )
+        assert (
+            "| **weighted score** | search | 0.500 +- 0.100 | 0.200 +- 0.100 | +0.300 [+0.023, +0.577] unpaired |"
+            in body
+        )
         assert "not scored on the test split" not in body
         assert "It was not scored on the test split" in card_of(family, test_score=None, test_scores={})[1]
 

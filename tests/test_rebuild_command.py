@@ -1,4 +1,4 @@
-"""`python -m lamdagent rebuild` and `prune` on a search that has really run, each command a process of its own."""
+"""`python -m lamdagent replay`, `rebuild` and `prune` on a search that has really run: each a process of its own."""
 
 import json
 import os
@@ -33,6 +33,10 @@ class Shelf:
     def actions(self) -> list[Run]:
         return of_kind(runs_of(self.folder, self.experiment), "action")
 
+    @property
+    def last(self) -> Run:
+        return max(self.actions, key=lambda run: run.info.start_time)
+
     def run(self, run_id: str) -> Run:
         return client_of(self.folder).get_run(run_id)
 
@@ -57,6 +61,14 @@ def parents_of(run: Run) -> list[str]:
     return list(json.loads(tag(run, "parents")))
 
 
+def pipeline(shelf: Shelf, run: Run) -> list[tuple[str, str, str]]:
+    """Action types, their data and learning rates, from the run back to the base; every branch of merges."""
+    params = run.data.params
+    own = (tag(run, "action"), params.get("dataset", ""), params.get("learning_rate", ""))
+    below = [shelf.run(parent) for parent in parents_of(run)]
+    return [own, *(step for one in below if tag(one, "kind") == "action" for step in pipeline(shelf, one))]
+
+
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     folder = tmp_path_factory.mktemp("shelf")
@@ -71,6 +83,45 @@ def chain(shelf: Shelf) -> tuple[Run, Run]:
     made = {run.info.run_id: run for run in shelf.actions if run.info.status == "FINISHED"}
     child = next(run for run in made.values() if any(parent in made for parent in parents_of(run)))
     return next(made[parent] for parent in parents_of(child) if parent in made), child
+
+
+@pytest.mark.slow
+class TestReplay:
+    def test_a_pipeline_is_made_again_with_other_data_and_goes_on_where_it_was_cut(
+        self, shelf: Shelf, chain: tuple[Run, Run]
+    ) -> None:
+        child = chain[1]
+        words = ("replay", child.info.run_id, "data_fraction=0.5", "search.seed=3")
+        done = shelf.lamdagent(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        again = Shelf(shelf.folder, "lamdagent-smoke-at-0.5")
+        made = again.actions
+        assert {run.info.status for run in made} == {"FINISHED"}
+        assert {tag(run, "policy") for run in made} == {"replay"}
+        assert {(run.data.params["data_fraction"], run.data.params["seed"]) for run in made} == {("0.5", "3")}
+        assert all("test.score" in run.data.metrics for run in made)
+        assert pipeline(again, again.last) == pipeline(shelf, child)
+        assert not [run for run in shelf.actions if tag(run, "policy") == "replay"], "scales never mix"
+
+        gone = again.last.info.run_id
+        client_of(shelf.folder).delete_run(gone)
+        assert shelf.lamdagent(*words).returncode == 0
+        kept = {run.info.run_id for run in made} - {gone}
+        assert kept < {run.info.run_id for run in again.actions} and len(again.actions) == len(made)
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("replay",), "wanted one run id"),
+            (("replay", "nosuchrun"), "There is no run nosuchrun"),
+            (("replay", "{child}", "execution=ray"), "wanted keys of the search's settings"),
+        ],
+    )
+    def test_what_cannot_be_replayed_is_said(
+        self, shelf: Shelf, chain: tuple[Run, Run], words: tuple[str, ...], message: str
+    ) -> None:
+        done = shelf.lamdagent(*[word.format(child=chain[1].info.run_id) for word in words])
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

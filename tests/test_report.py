@@ -37,6 +37,7 @@ def run(
     )
 
 
+PAIRED = '{"search": "paired", "test": "paired"}'
 BASE = run("base", 1, 0.2)
 RUNS = [BASE, run("a", 2, 0.4, parents=["base"]), run("b", 3, 0.3, 0.0, ["base"]), run("m", 4, 0.44, 2.0, ["a", "b"])]
 
@@ -54,6 +55,23 @@ class TestDocument:
         assert [by_id[n]["rank"] for n in ("b", "m", "a", "base")] == [1, 2, 3, 4]
         assert made["champion"] == "b" and made["base"] == "base" and made["chain"] == ["b", "base"]
         assert made["curve"] == [[0, 0.275], [1, 0.4], [3, 0.4]]
+
+    def test_gains_of_finalists_are_paired_and_the_champion_is_the_selected_one(self):
+        test = {"test.calls": 0.3, "test.calls_stderr": 0.04, "test.loss": 2.0, "test.loss_stderr": 0.0}
+        told = {"lamdagent.state": "selected", "lamdagent.state_reason": "best", "lamdagent.pairing": PAIRED}
+        gain = {"gain": 0.15, "gain_stderr": 0.01, "test.gain": 0.075, "test.gain_stderr": 0.02}
+        base = run("base", 1, 0.2, metrics={**test, "test.calls": 0.2})
+        sure = run("a", 2, 0.4, parents=["base"], metrics={**test, **gain}, tags=told)
+        stale = run("b", 3, 0.5, parents=["base"], metrics={**test, "test.gain": 0.5, "test.gain_stderr": 0.02})
+        by_id = nodes(document(search(), [base, sure, stale]))
+        assert by_id["a"]["gain"] == pytest.approx([0.15, 0.01]) and by_id["a"]["state"] == "selected"
+        assert by_id["a"]["test_gain"][:4] == pytest.approx([0.075, 0.02, 0.0358, 0.1142], abs=1e-4)
+        assert by_id["a"]["test_gain"][4] == "paired"
+        assert by_id["b"]["test_gain"][1] == pytest.approx(2**0.5 * 0.03) and by_id["b"]["test_gain"][4] == "unpaired"
+        assert document(search(), [base, sure, stale])["champion"] == "b"
+        assert document(search(**{"lamdagent.champion": "a"}), [base, sure, stale])["champion"] == "a"
+        assert document(search(**{"lamdagent.champion": "base"}), [base, sure, stale])["champion"] == "base"
+        assert document(search(**{"lamdagent.champion": "gone"}), [base, sure, stale])["champion"] == "b"
 
     def test_every_parent_is_kept(self):
         far = run("far", 1, 0.3, kind="action", parents=["base"], of="other", experiment="7")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -156,6 +157,22 @@ class TestStore:
         for run in tested:
             assert {"test.repeat", "test.repeat_stderr", "test.spell", "test.score_stderr"} <= set(run.data.metrics)
 
+    def test_finalists_have_gains_with_errors_and_a_standing(self, smoke: Done) -> None:
+        finalists = [run for run in smoke.actions if tag(run, "state")]
+        assert len(finalists) == TESTED and {tag(run, "state") for run in smoke.actions} == {"selected", "eligible", ""}
+        base = smoke.base.data.metrics
+        for run in finalists:
+            found = run.data.metrics
+            for prefix in ("", "test."):
+                assert found[f"{prefix}gain"] == pytest.approx(found[f"{prefix}score"] - base[f"{prefix}score"])
+                assert found[f"{prefix}gain_low"] <= found[f"{prefix}gain"] <= found[f"{prefix}gain_high"]
+            assert json.loads(tag(run, "pairing")) == {"search": "paired", "test": "paired"}
+            assert "on the search split" in tag(run, "state_reason") and f"{tag(run, 'state')}  model-" in smoke.output
+        intervals = re.findall(r" [+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\] +[│|]", smoke.output)
+        assert len(intervals) == TESTED, "in the table"
+        (selected,) = (run for run in finalists if tag(run, "state") == "selected")
+        assert tag(smoke.runs[0], "champion") == selected.info.run_id
+
     def test_best_so_far_is_a_curve_on_the_search_run(self, smoke: Done) -> None:
         points = client_of(smoke.folder).get_metric_history(smoke.runs[0].info.run_id, "score")
         by_step = [point.value for point in sorted(points, key=lambda point: point.step)]
@@ -295,12 +312,15 @@ def answers(url: str) -> bool:
 
 
 def test_same_command_again_goes_on(smoke: Done, loaded: dict[str, str]) -> None:
-    code, output = search(smoke.folder, *SMOKE, "budget.trials=2")
+    code, output = search(smoke.folder, *SMOKE, "budget.trials=2", "champion.beyond=1000")
     assert code == 0, output
+    assert "no gain on the search split is beyond the noise (champion.beyond=1000): the base stays" in output
     runs = runs_of(smoke.folder, "lamdagent-smoke")
     searches = of_kind(runs, "search")
     assert len(searches) == 2 and tag(searches[0], "search_id") == tag(searches[1], "search_id")
     assert len(of_kind(runs, "base")) == 1
+    assert tag(searches[1], "champion") == of_kind(runs, "base")[0].info.run_id
+    assert {tag(run, "state") for run in of_kind(runs, "action")} <= {"", "evaluated", "eligible"}
     assert len(set(fingerprints(runs))) == len(fingerprints(runs)) == TRIALS + 2
     assert {run.info.status for run in runs} == {"FINISHED"}
     memory = (artifacts(of_kind(runs, "action")[-1]) / "memory.md").read_text()

@@ -181,6 +181,9 @@ class TestTwoSearches:
             ended = [end(search) for search in searches]
             assert [code for code, _ in ended] == [0, 0], ended
             check(uri, 4)
+            finalists = [run for run in runs_in(uri) if tag(run, "state")]
+            assert finalists, "and their items were read from the server"
+            assert {tag(run, "pairing") for run in finalists} == {'{"search": "paired", "test": "paired"}'}
             assert ADMIN_PASSWORD not in ended[0][1]
 
     def test_on_postgresql_itself(self, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
-"""The rules of the benchmark's AST checker, case by case; item by item with its own code where that is installed."""
+"""The rules of the benchmark's AST checker, case by case; answer by answer with its own code."""
 
-import copy
+import importlib.util
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from lamdagent.tooluse import bfcl
 from lamdagent.tooluse.call import Call, UnreadableCall, read_calls
 from lamdagent.tooluse.checker import judge
 
+ROOT = Path(__file__).parents[1]
 AREA = {
     "name": "shape.area",
     "parameters": {
@@ -131,34 +134,15 @@ def test_gold_answers_are_right_and_mutations_wrong() -> None:
             assert judge(str(other), item.functions, item.function, item.answers) in ("wrong_type", "wrong_value")
 
 
-def test_agrees_with_the_benchmark_item_by_item() -> None:
-    official = pytest.importorskip("bfcl_eval.eval_checker.ast_eval.ast_checker", reason="needs the package bfcl-eval")
-    decode = pytest.importorskip("bfcl_eval.model_handler.utils").default_decode_ast_prompting
-    language = pytest.importorskip("bfcl_eval.constants.enums").Language.PYTHON
-    for item in (item for split in ("search", "test") for item in bfcl.items(split, calls=True)):
-        for reply in _replies(item):
-            try:
-                calls = decode(reply)
-                truth = [{item.function: copy.deepcopy(item.answers)}]
-                category = "multiple" if len(item.functions) > 1 else "simple_python"
-                verdict = official.ast_checker(
-                    copy.deepcopy(list(item.functions)), calls, truth, language, category, "gorilla-openfunctions-v2"
-                )
-                right = bool(verdict["valid"])
-            except Exception:  # the benchmark counts whatever its decoder raises as wrong
-                right = False
-            ours = judge(reply, item.functions, item.function, item.answers) == "right"
-            assert ours == right, (item.id, reply)
-
-
-def _replies(item: bfcl.Item) -> list[str]:
-    gold = item.gold
-    assert gold
-    replies = [str(gold), f"[{gold}]", str(gold).upper(), str(gold).replace('"', "'"), "none", str(gold)[:-1]]
-    for name, value in gold.arguments.items():
-        for other in (str(value), [value], {"a": value}, None, True, 1, 2.0, "", (value,), str(value).upper()):
-            replies.append(str(Call(gold.function, {**gold.arguments, name: other})))
-        replies.append(str(Call(gold.function, {k: v for k, v in gold.arguments.items() if k != name})))
-    for name, values in (item.answers or {}).items():
-        replies += [str(Call(gold.function, {**gold.arguments, name: value})) for value in values]
-    return replies
+def test_agrees_with_the_benchmark_answer_by_answer() -> None:
+    """All of it: `scripts/compare_bfcl.py`, its result in docs/bfcl.md."""
+    spec = importlib.util.spec_from_file_location("compare_bfcl", ROOT / "scripts" / "compare_bfcl.py")
+    assert spec and spec.loader
+    compare_bfcl = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compare_bfcl)
+    found = compare_bfcl.compare([*bfcl.items("search", calls=True)[:30], *bfcl.items("search", calls=False)[:10]])
+    assert found["counts"]["agree right"] > 500 and found["counts"]["agree wrong"] > 2000
+    assert {(one["why"], one["ours"], one["benchmark"]) for one in found["differ"]} == {
+        ("operator", "no_parse", "right")
+    }
+    assert not [name for name in sys.modules if name.startswith("bfcl_eval")], "nothing is left behind"

@@ -79,6 +79,17 @@ def test_preferences_prefer_right_to_wrong() -> None:
     assert sum(row["chosen"][0]["content"] == NONE for row in rows) == pytest.approx(len(rows) / 4, abs=1)
 
 
+def test_questions_carry_what_rewards_judge_by() -> None:
+    from lamdagent.rewards.calls import right_call
+
+    rows = data.questions()
+    assert len({_key(row["prompt"]) for row in rows}) == len(rows)
+    golds = {_key(row["prompt"]): row["completion"] for row in [*data.calls(), *data.restraint()]}
+    assert right_call([golds[_key(row["prompt"])] for row in rows], [row["call"] for row in rows]) == [1.0] * len(rows)
+    unfit = sum(json.loads(row["call"])["answers"] is None for row in rows)
+    assert unfit / len(rows) == pytest.approx(0.25, abs=0.01)
+
+
 def _judge(item: bfcl.Item, reply: str) -> str:
     return judge(reply, item.functions, item.function, item.answers)
 

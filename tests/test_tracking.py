@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lamdagent.errors import UserError
-from lamdagent.tracking import schema
+from lamdagent.tracking import connect, schema
 from lamdagent.tracking.connect import hide_password, sqlite_file
 from lamdagent.tracking.layout import look
 from lamdagent.tracking.leaderboard import VIEW_TAG, leaderboard_path
@@ -143,7 +143,8 @@ class Contract:
         assert store.find_search("unknown") is None
         assert ended and ended.status == "KILLED" and ended.tags[schema.STATUS_REASON] == "stopped by the user"
         assert again.status == "RUNNING" and again.metrics["score"] == 0.3
-        assert leaderboard_path(store.experiment_id, run) in again.tags[schema.DESCRIPTION]
+        described = store.client.get_run(run).data.tags[schema.DESCRIPTION]
+        assert leaderboard_path(store.experiment_id, run) in described
         view = json.loads(store.client.get_experiment(store.experiment_id).tags[VIEW_TAG + run])
         assert run in view["searchFilter"] and "metrics.`task.bfcl`" in view["selectedColumns"]
 
@@ -348,6 +349,13 @@ def test_a_store_is_where_mlflow_looks_for_it(tmp_path: Path, monkeypatch: pytes
 def test_a_wrong_address_is_the_users_fault(uri: str, message: str) -> None:
     with pytest.raises(UserError, match=f"(?s)tracking.uri: {uri}.*{message}.*Allowed"):
         Store(uri, "x")
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "ANSWER_TIMEOUT_S", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(UserError, match="does not answer .waited twice 1 s"):
+            Store(f"http://127.0.0.1:{silent.getsockname()[1]}", "x")
 
 
 def test_a_file_that_is_no_database_is_refused_and_passwords_are_hidden(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Action types and actions as values (paper, section 3: an action is a type with its objects)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,6 +32,10 @@ class Slot:
     """Which models fit: all, those the user declared, or those that actions made."""
     mirror: str = ""
     """For two order-free models: the hyperparameter that is the first one's share, 1 - share when they swap places."""
+    unlike: str = ""
+    """For a model: the slot of the other model, which is never the same and has as many tokens in its vocabulary."""
+    columns: tuple[str, ...] = ()
+    """For a dataset: the columns that the type's hyperparameters make it need, besides those of its kind."""
     ordered: bool = False
     """For `models`: whether another order makes another model; else their order means nothing."""
 
@@ -56,6 +60,8 @@ class ActionType:
     """Changes when the code would make another model from the same inputs."""
     timeout_minutes: float = 240.0
     """An action that runs longer is ended as FAILED."""
+    needs: tuple[str, ...] = ()
+    """What must be there where it runs: `gpu`, or a Python package by its import name."""
     accelerate: Mapping[str, Any] = field(default_factory=dict)
     """accelerate's launch configuration for one action over several processes; empty = in the worker. It says how an
     action runs and not what comes out (but for rounding), so it is no part of the fingerprint."""
@@ -69,6 +75,10 @@ class ActionType:
     def processes(self) -> int:
         """How many processes run one action together."""
         return int(self.accelerate.get("num_processes", 1))
+
+    def holds_unlike(self, objects: Mapping[str, Sequence[Any]]) -> bool:
+        """Whether slots that must be unlike hold different models; `objects`: slot name -> what is in it."""
+        return not any(slot.unlike and set(objects[slot.name]) & set(objects[slot.unlike]) for slot in self.slots)
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.training import Recipe, Training
 from lamdagent.objects.dataset import COLUMNS
 
+OPTIONS = {"completion_only_loss": True}
+
 
 def sft(
     context: Context,
@@ -22,17 +24,5 @@ def sft(
     lora_layers: int = 0,
 ) -> Loaded:
     """Learn the completions; the prompts carry no loss. See `Recipe` for the hyperparameters."""
-    recipe = Recipe(
-        learning_rate=learning_rate,
-        steps=steps,
-        epochs=epochs,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        max_length=max_length,
-        warmup=warmup,
-        lora_rank=lora_rank,
-        lora_alpha=lora_alpha,
-        lora_layers=lora_layers,
-    )
-    options = {"completion_only_loss": True}
-    return context.perform(Training("SFT", model, dataset, COLUMNS["sft"], recipe, options))
+    recipe = Recipe.among(locals())
+    return context.perform(Training("SFT", model, dataset, COLUMNS["sft"], recipe, OPTIONS))

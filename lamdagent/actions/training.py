@@ -1,9 +1,12 @@
 """What our TRL trainers share: the training as a value, its arguments, and the run."""
 
 import copy
+import dataclasses
 import gc
+import importlib
 import math
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +15,23 @@ from lamdagent.actions.context import Context, Loaded, known_warnings_ignored
 from lamdagent.actions.distributed import in_processes
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress
+from lamdagent.rewards.mix import Term
 
 OPTIONAL_COLUMNS = ("tools", "chat_template_kwargs")
 """What TRL's chat templates read besides a dataset's own columns."""
+
+HOMES = {"ORPO": "trl.experimental.orpo"}
+"""Where a method's trainer and configuration are, if not in `trl` itself."""
+
+QUANTIZATION: Mapping[str, Any] = {
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": "bfloat16",
+}
+"""Arguments of transformers' BitsAndBytesConfig, as in QLoRA (https://arxiv.org/abs/2305.14314, section 3)."""
+
+WITHOUT_QLORA = "use the LoRA action of the same method instead"
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,7 @@ class Recipe:
     micro_batch_size: int
     """Most rows at once in memory; the result hardly depends on it."""
     max_length: int
-    """Tokens; longer rows are cut at their end."""
+    """Tokens; longer rows are cut at their end. 0 = the method has no such limit."""
     warmup: float
     """Share of the steps over which the learning rate rises."""
     lora_rank: int
@@ -41,15 +58,22 @@ class Recipe:
     lora_layers: int
     """Only the last so many layers get an adapter; 0 = all."""
 
-    def micro(self, processes: int = 1) -> int:
+    @classmethod
+    def among(cls, values: Mapping[str, Any], **others: Any) -> "Recipe":
+        """The recipe in an action function's `locals()`; what the function has no parameter for is in `others`."""
+        named = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in named}, **others)
+
+    def micro(self, processes: int = 1, least: int = 1) -> int:
         """The largest divisor of a process's share of the batch up to `micro_batch_size`: the batch is exact."""
-        return micro_batch(self.batch_size // processes, self.micro_batch_size)
+        return micro_batch(self.batch_size // processes, self.micro_batch_size, least)
 
 
-def micro_batch(batch_size: int, most: int) -> int:
-    """The largest divisor of `batch_size` up to `most`, at least 1."""
-    fitting = range(1, min(most, batch_size) + 1)
-    return max(size for size in fitting if batch_size % size == 0)
+def micro_batch(batch_size: int, most: int, least: int = 1) -> int:
+    """The largest divisor of `batch_size` up to `most`; where none is `least` or more, the smallest that is."""
+    divisors = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
+    fitting = [size for size in divisors if least <= size <= most]
+    return max(fitting) if fitting else min((size for size in divisors if size >= least), default=batch_size)
 
 
 @dataclass(frozen=True)
@@ -70,9 +94,14 @@ def device_here() -> Device:
     return Device(gpu, not gpu, gpu and torch.cuda.is_bf16_supported())
 
 
-def arguments(recipe: Recipe, seed: int, output: str, device: Device, processes: int = 1) -> dict[str, Any]:
-    """The recipe as keyword arguments of any TRL configuration class, in each of so many processes."""
-    micro = recipe.micro(processes)
+def arguments(
+    recipe: Recipe, seed: int, output: str, device: Device, processes: int = 1, least: int = 1
+) -> dict[str, Any]:
+    """The recipe as keyword arguments of any TRL configuration class, in each of so many processes.
+
+    `least` is the fewest rows at once that the method can do with.
+    """
+    micro = recipe.micro(processes, least)
     return {
         "output_dir": output,
         "learning_rate": recipe.learning_rate,
@@ -80,7 +109,7 @@ def arguments(recipe: Recipe, seed: int, output: str, device: Device, processes:
         "num_train_epochs": recipe.epochs,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": recipe.batch_size // (micro * processes),
-        "max_length": recipe.max_length,
+        **({"max_length": recipe.max_length} if recipe.max_length else {}),
         "warmup_steps": recipe.warmup,
         "seed": seed,
         "use_cpu": device.cpu,
@@ -125,38 +154,52 @@ class Training:
     """Arguments that only this method's configuration has."""
     compares: bool = False
     """The trainer takes a reference model: exactly the policy before its first step. LoRA needs none of its own."""
+    least: int = 1
+    """Fewest rows at once that the method can do with."""
+    prepare: Callable[[list[dict[str, Any]], int], list[dict[str, Any]]] | None = None
+    """From the dataset's rows and the seed to the trainer's rows; stands in the scripts of rebuild/ as source text."""
+    teacher: str = ""
+    """Folder of a second model that the trainer takes; empty for none."""
+    rewards: tuple[Term, ...] = ()
+    """What the trainer rewards answers with; their weights are among `options`."""
+    quantized: bool = False
+    """The frozen weights are held in 4 bits while the adapter learns; it is merged into the weights as they were."""
 
     @property
     def needs_reference(self) -> bool:
         """Whether a second model has to be loaded: with LoRA the policy itself, the adapter off, is the reference."""
         return self.compares and not self.recipe.lora_rank
 
+    @property
+    def home(self) -> str:
+        """The module that has the trainer and its configuration."""
+        return HOMES.get(self.method, "trl")
+
     def run(self, context: Context) -> Loaded:
         """Train, in the processes of `context.accelerate` if there are any.
 
         Raises:
             ActionFailed: the loss or a gradient is not a number, memory ran out, a column is missing, or no row has a
-                token to learn from.
+                token to learn from; student and teacher write in other tokens; there is no GPU for 4 bits.
         """
         if context.accelerate:
             return in_processes(self, context)
-        import trl
-
         policy, tokenizer = context.load(self.model)
         configs, dtype = copy.deepcopy((policy.config, policy.generation_config)), policy.dtype
-        if not self.recipe.lora_rank:
+        if self.quantized:
+            policy = quantized_model(self.model)
+        elif not self.recipe.lora_rank:
             policy.float()  # steps of a small learning rate vanish in bf16 weights
-        rows = context.rows(self.dataset, (*self.columns, *OPTIONAL_COLUMNS))
-        if missing := [column for column in self.columns if column not in rows.column_names]:
-            has = ", ".join(rows.column_names)
-            reason = f"{self.dataset} has no column {', '.join(missing)}, which {self.method} needs; it has {has}"
-            raise ActionFailed(reason, kind="bad_data")
-        settings = arguments(self.recipe, context.seed, str(context.output), device_here(), context.processes)
-        further = {"ref_model": context.load(self.model)[0].float().eval()} if self.needs_reference else {}
-        with known_warnings_ignored(), _compact_loss(), _out_of_memory_explained(self.recipe, context.processes):
-            trainer = getattr(trl, f"{self.method}Trainer")(
+        rows = self._rows(context)
+        settings = arguments(
+            self.recipe, context.seed, str(context.output), device_here(), context.processes, self.least
+        )
+        further = self._further(context, tokenizer)
+        with known_warnings_ignored(), _compact_loss(), _out_of_memory_explained(self, context.processes):
+            home = importlib.import_module(self.home)
+            trainer = getattr(home, f"{self.method}Trainer")(
                 model=policy,
-                args=getattr(trl, f"{self.method}Config")(**settings, **self.options),
+                args=getattr(home, f"{self.method}Config")(**settings, **self.options),
                 train_dataset=rows,
                 processing_class=tokenizer,
                 peft_config=self._adapter(policy),
@@ -172,6 +215,27 @@ class Training:
         gc.collect()  # trainer and optimizer refer to each other, and their memory is wanted for the evaluation
         return restored(trained, *configs, dtype).eval(), context.tokenizer(self.model)
 
+    def _rows(self, context: Context) -> Any:
+        """What the trainer gets, a `datasets.Dataset`."""
+        rows = context.rows(self.dataset, (*self.columns, *OPTIONAL_COLUMNS))
+        if missing := [column for column in self.columns if column not in rows.column_names]:
+            has = ", ".join(rows.column_names)
+            reason = f"{self.dataset} has no column {', '.join(missing)}, which {self.method} needs; it has {has}"
+            raise ActionFailed(reason, kind="bad_data")
+        return type(rows).from_list(self.prepare(rows.to_list(), context.seed)) if self.prepare else rows
+
+    def _further(self, context: Context, tokenizer: Any) -> dict[str, Any]:
+        """What only some trainers take."""
+        if self.needs_reference:
+            return {"ref_model": context.load(self.model)[0].float().eval()}
+        if self.teacher:
+            teacher, its_tokenizer = context.load(self.teacher)
+            if its_tokenizer.get_vocab() != tokenizer.get_vocab():
+                reason = f"{self.model} cannot learn from {self.teacher}: their tokenizers have other tokens"
+                raise ActionFailed(reason, kind="mismatch")
+            return {"teacher_model": teacher.eval()}
+        return {"reward_funcs": [term.load() for term in self.rewards]} if self.rewards else {}
+
     def _adapter(self, policy: Any) -> Any:
         if not self.recipe.lora_rank:
             return None
@@ -186,7 +250,39 @@ class Training:
         if context.adapter:
             model.save_pretrained(context.adapter)
             (context.adapter / "README.md").unlink(missing_ok=True)  # peft's empty form
-        return model.merge_and_unload()
+        return self._merged_into_whole(model, context) if self.quantized else model.merge_and_unload()
+
+    def _merged_into_whole(self, model: Any, context: Context) -> Any:
+        """The adapter in the weights as they were: merged into 4 bits, it would be rounded away."""
+        from peft import PeftModel
+
+        with tempfile.TemporaryDirectory() as folder, known_warnings_ignored():
+            model.save_pretrained(folder)
+            whole = context.load(self.model)[0]
+            return PeftModel.from_pretrained(whole, folder).merge_and_unload()
+
+
+def quantized_model(folder: str) -> Any:
+    """The model in 4 bits, on the GPU.
+
+    Raises:
+        ActionFailed: there is no GPU, or bitsandbytes is not installed.
+    """
+    import torch
+    import transformers
+
+    library: Any = transformers
+    if not torch.cuda.is_available():
+        raise ActionFailed(f"QLoRA needs a GPU and there is none here; {WITHOUT_QLORA}.", kind="no_gpu")
+    try:
+        settings = library.BitsAndBytesConfig(**QUANTIZATION)
+        place = {"": torch.cuda.current_device()}
+        return library.AutoModelForCausalLM.from_pretrained(
+            folder, quantization_config=settings, device_map=place, local_files_only=True, use_safetensors=True
+        )
+    except ImportError as error:
+        advice = f"pip install 'lamdagent[qlora]', or {WITHOUT_QLORA}"
+        raise ActionFailed(f"QLoRA needs bitsandbytes ({error}): {advice}.", kind="error") from error
 
 
 # The next three functions also stand, word for word, in the scripts of rebuild/: nothing of this package in them.
@@ -252,7 +348,7 @@ def _compact_loss() -> Iterator[None]:
 
 
 @contextmanager
-def _out_of_memory_explained(recipe: Recipe, processes: int) -> Iterator[None]:
+def _out_of_memory_explained(step: Training, processes: int) -> Iterator[None]:
     import torch
 
     try:
@@ -260,5 +356,7 @@ def _out_of_memory_explained(recipe: Recipe, processes: int) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
-        reason = f"Out of memory at {recipe.micro(processes)} rows of up to {recipe.max_length} tokens at once: {error}"
+        rows, longest = step.recipe.micro(processes, step.least), step.recipe.max_length
+        length = f" of up to {longest} tokens" if longest else ""
+        reason = f"Out of memory at {rows} rows{length} at once: {error}"
         raise ActionFailed(reason, kind="out_of_memory") from error

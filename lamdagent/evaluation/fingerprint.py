@@ -5,6 +5,7 @@ import json
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from lamdagent.errors import UserError
 from lamdagent.evaluation.task import Task
@@ -36,11 +37,13 @@ def task_fingerprint(task: Task) -> str:
     Raises:
         UserError: the task's folder does not exist.
     """
-    parts = {
+    parts: dict[str, Any] = {
         "settings": [task.task, task.metric, dict(task.splits), dict(task.limits), dict(task.options)],
         "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in task_files(task)},
         "lm_eval": metadata.version("lm_eval"),
     }
+    if task.vllm is not None:  # its kernels round otherwise: a score of it is no score of transformers
+        parts["backend"] = "vllm"
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -43,14 +43,22 @@ def evaluate(
     model.eval()
     try:
         for task in tasks:
-            results = run_task(model, tokenizer, task, split, report, batch_size)
-            found = [sample for rows in results["samples"].values() for sample in rows]
-            if samples:
-                _write(samples / f"{task.name}.jsonl", found, task)
-            scores[task.name] = _score(results["results"][task.task], found, task)
+            scores[task.name] = scored(run_task(model, tokenizer, task, split, report, batch_size), task, samples)
     finally:
         model.train(training)
     return scores
+
+
+def scored(results: Any, task: Task, samples: Path | None) -> Score:
+    """The score in what lm-eval gave for one task; its items go to `samples`.
+
+    Raises:
+        ActionFailed, UserError: as `evaluate` says.
+    """
+    found = [sample for rows in results["samples"].values() for sample in rows]
+    if samples:
+        _write(samples / f"{task.name}.jsonl", found, task)
+    return _score(results["results"][task.task], found, task)
 
 
 def run_task(model: Any, tokenizer: Any, task: Task, split: Split, report: Report, batch_size: int = 32) -> Any:
@@ -62,7 +70,17 @@ def run_task(model: Any, tokenizer: Any, task: Task, split: Split, report: Repor
     """
     with _finite(model), _quiet():
         lm = _language_model(model, copy.deepcopy(tokenizer), batch_size, partial(_say, report, task))
-        return _run(lm, task, split, chat=bool(getattr(tokenizer, "chat_template", None)))
+        return run_with(lm, task, split, chat=bool(getattr(tokenizer, "chat_template", None)))
+
+
+def run_with(lm: Any, task: Task, split: Split, chat: bool) -> Any:
+    """`run_task` on any language model of lm-eval's; `chat`: with the chat template.
+
+    Raises:
+        UserError: lm-eval has no such task or split.
+    """
+    with _quiet():
+        return _run(lm, task, split, chat)
 
 
 def _say(report: Report, task: Task, done: int, total: int) -> None:
@@ -73,7 +91,7 @@ def _run(lm: Any, task: Task, split: Split, chat: bool) -> Any:
     from lm_eval.evaluator import evaluate as lm_evaluate
     from transformers import set_seed
 
-    loaded = _load(task, split)
+    loaded = load_task(task, split)
     for one in loaded["tasks"].values():
         if one.get_config("num_fewshot") is None:
             one.set_config(key="num_fewshot", value=0)
@@ -89,8 +107,14 @@ def _run(lm: Any, task: Task, split: Split, chat: bool) -> Any:
     )
 
 
-def _load(task: Task, split: Split) -> Any:
-    """The task with its split and options set; a group around it is lm-eval's way to override a named task's YAML."""
+def load_task(task: Task, split: Split) -> Any:
+    """The task with its split and options set, under `tasks` and its name; imports no torch.
+
+    A group around it is lm-eval's way to override a named task's YAML.
+
+    Raises:
+        UserError: lm-eval has no such task or split.
+    """
     from lm_eval.tasks import TaskManager
 
     folder = task_folder(task)

@@ -43,6 +43,10 @@ class Task:
     """Our split -> most items; absent = all. Always the same items."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further lm-eval task settings (num_fewshot, generation_kwargs, ...)."""
+    question: str = ""
+    """What the comparison with training data takes for an item's question, see `TaskConfig`; no part of the score."""
+    vllm: Mapping[str, Any] | None = None
+    """With these options of vLLM; None: with transformers, on the weights in memory."""
     fingerprint: str = ""
     """Hex digest of the task's settings and files: scores of unequal fingerprints are not compared."""
 

@@ -93,7 +93,12 @@ def make(
         tokenizer.save_pretrained(folder)
     sealed = seal(folder)
     made = time.monotonic()
-    scores = _evaluate(model, tokenizer, tasks, "search", batch_size, report, Path(output) / "samples")
+    samples = Path(output) / "samples"
+    if (options := _vllm(tasks)) is None:
+        scores = _evaluate(model, tokenizer, tasks, "search", batch_size, report, samples)
+    else:
+        _make_room(model)
+        scores = _evaluate_folder(folder, options, tasks, "search", report, samples)
     ended = time.monotonic()
     spent = {"action": made - started, "evaluation": ended - made}
     processes = accelerate.get("num_processes", 1)
@@ -104,9 +109,12 @@ def score(report: Report, *, folder: str, tasks: Sequence[Task], split: Split, b
     """Score the model in `folder`; samples go to `output`/samples."""
     from lamdagent.actions.context import Context
 
-    started = time.monotonic()
-    model, tokenizer = Context(output=Path(output), report=report).load(folder)
-    scores = _evaluate(model, tokenizer, tasks, split, batch_size, report, Path(output) / "samples")
+    started, samples = time.monotonic(), Path(output) / "samples"
+    if (options := _vllm(tasks)) is None:
+        model, tokenizer = Context(output=Path(output), report=report).load(folder)
+        scores = _evaluate(model, tokenizer, tasks, split, batch_size, report, samples)
+    else:
+        scores = _evaluate_folder(Path(folder), options, tasks, split, report, samples)
     return _outcome(report, scores, [], {"evaluation": time.monotonic() - started})
 
 
@@ -123,6 +131,28 @@ def _evaluate(
             raise
         advice = f"the evaluation ran out of memory: use a smaller evaluation.batch_size than {batch_size}"
         raise ActionFailed(f"{advice} ({reason})", kind) from error
+
+
+def _vllm(tasks: Sequence[Task]) -> Mapping[str, Any] | None:
+    """The options of vLLM if it is to score `tasks`: all or none, since one search has one backend."""
+    return tasks[0].vllm if tasks else None
+
+
+def _evaluate_folder(
+    folder: Path, options: Mapping[str, Any], tasks: Sequence[Task], split: Split, report: Report, samples: Path
+) -> dict[str, Score]:
+    from lamdagent.evaluation.vllm import evaluate_folder
+
+    return evaluate_folder(str(folder), options, tasks, split, report, samples)
+
+
+def _make_room(model: Any) -> None:
+    """Take the model off the GPU: vLLM reserves its share at once."""
+    import torch  # noqa: TID251 - this module runs in the worker
+
+    model.cpu()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def gpus(report: Report) -> int:

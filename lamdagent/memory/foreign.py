@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar
 from lamdagent.config import ForeignScoreConfig, ModelConfig, SourceConfig
@@ -23,7 +24,7 @@ from lamdagent.trial import History, Trial
 
 TRAINERS: Mapping[str, str] = {  # from the most special to the plainest; the params are TRL's own
     "center_rewards_coefficient": "reward",
-    "teacher_model_name_or_path": "distillation",
+    "teacher_model_name_or_path": "distill",
     "normalize_advantages": "rloo",
     "num_generations": "grpo",
     "desirable_weight": "kto",
@@ -276,7 +277,7 @@ class _Reader:
         slots: dict[str, tuple[str, ...]] = {}
         data = self._data(record, {slot.kind for slot in action_type.slots}, notes)
         for slot in action_type.slots:
-            if slot.kind in ("model", "models"):
+            if slot.kind in ("model", "models") and not slot.unlike:  # a trainer's params name no teacher
                 slots.setdefault(slot.name, tuple(m.name for m in inputs))
             elif names := tuple(d.name for d in data if d.kind == slot.kind):
                 slots[slot.name] = names
@@ -404,7 +405,9 @@ def _own_searches(name: str, records: Sequence[RunRecord], ours: Ours, weights: 
             trial = dataclasses.replace(trial, model=dataclasses.replace(trial.model, location=found.location))
             notes += ["no score: its tasks have other items or settings"] * (trial.score is None)
         notes += [f"the model cannot join the pool: {found.problem}"] if found.problem else []
-        trial = dataclasses.replace(trial, source=name, name=label)
+        # What their search read of its test split is none of ours.
+        blank: dict[str, Any] = {"test_scores": {}, "test_score": None, "test_gain": None}
+        trial = dataclasses.replace(trial, source=name, name=label, **blank)
         readings.append(Reading(record.run_id, label, trial, tuple(notes)))
     return readings
 

@@ -1,11 +1,13 @@
 """Runs of the store -> History: the same runs always give the same history."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from lamdagent.actions.action import PROCESSES, Action, ActionType, Scalar
+from lamdagent.evaluation.gain import Gain, Pairing
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.retry import MICRO
 from lamdagent.objects.dataset import Dataset
@@ -87,24 +89,30 @@ def _parents_first(records: Iterable[RunRecord]) -> Iterator[RunRecord]:
 
 
 def tried_fingerprints(history: History) -> set[str]:
-    """Fingerprints that must not be offered: finished, running somewhere, or failed for a reason of their own."""
+    """Fingerprints that must not be offered: scored on these tasks, running, or failed for a reason of their own.
+
+    What was scored on other tasks only is offered again: its weights are there, and just the new tasks are measured.
+    """
     lost = Counter(t.action.fingerprint for t in history.failed if t.action and t.failure == "lost_worker")
     own = {
         t.action.fingerprint
         for t in history.actions
-        if t.action and not (t.status == "failed" and t.failure in RETRYABLE)
+        if t.action and not (t.status == "failed" and t.failure in RETRYABLE) and not _measured_otherwise(t)
     }
     return own | {fingerprint for fingerprint, times in lost.items() if times >= MOST_LOST}
+
+
+def _measured_otherwise(trial: Trial) -> bool:
+    """Scored on other tasks only, and its weights are still there."""
+    return trial.status == "finished" and trial.score is None and not trial.pruned
 
 
 def _trial(record: RunRecord, action: Action | None, tasks: Sequence[Task]) -> Trial:
     tags, metrics = record.tags, record.metrics
     status = STATUS.get(record.status, "failed")
-    current = _json(tags.get(schema.TASKS), {})
-    same = [t for t in tasks if current.get(t.name) == t.fingerprint]
     # A driver that was killed while it closed a run may have left the scores of an action that then counts as failed.
-    scores = _scores(metrics, same, schema.TASK_PREFIX) if status == "finished" else {}
-    tests = _scores(metrics, same, schema.TEST_PREFIX)
+    scores = scores_on(record, tasks, schema.TASK_PREFIX) if status == "finished" else {}
+    tests = scores_on(record, tasks, schema.TEST_PREFIX)
     return Trial(
         run_id=record.run_id,
         kind="action" if action else "base",
@@ -115,6 +123,10 @@ def _trial(record: RunRecord, action: Action | None, tasks: Sequence[Task]) -> T
         score=weighted_score(tasks, scores),
         test_scores=tests,
         test_score=weighted_score(tasks, tests),
+        gain=stored_gain(record, ""),
+        test_gain=stored_gain(record, schema.TEST_PREFIX),
+        state=tags.get(schema.STATE, ""),
+        state_reason=tags.get(schema.STATE_REASON, ""),
         policy=tags.get(schema.POLICY, ""),
         reason=tags.get(schema.REASON, ""),
         status_reason=tags.get(schema.STATUS_REASON, ""),
@@ -124,17 +136,30 @@ def _trial(record: RunRecord, action: Action | None, tasks: Sequence[Task]) -> T
         seconds=metrics.get(schema.COST_SECONDS, 0.0),
         search_run_id=tags.get(schema.PARENT_RUN, ""),
         name=record.name,
+        reused=tags.get(schema.REUSED, ""),
         pruned=bool(tags.get(schema.PRUNED)),
     )
 
 
-def _scores(metrics: Mapping[str, float], tasks: Sequence[Task], prefix: str) -> dict[str, Score]:
-    found = {}
-    for task in tasks:
+def scores_on(record: RunRecord, tasks: Sequence[Task], prefix: str) -> dict[str, Score]:
+    """The run's scores on those of `tasks` that are still the same items and settings as when it was scored."""
+    metrics, current, found = record.metrics, _json(record.tags.get(schema.TASKS), {}), {}
+    for task in (task for task in tasks if current.get(task.name) == task.fingerprint):
         key = prefix + task.name
         if key in metrics:
             found[task.name] = Score(metrics[key], metrics.get(key + schema.STDERR_SUFFIX, 0.0))
     return found
+
+
+def stored_gain(record: RunRecord, prefix: str) -> Gain | None:
+    """The gain on the run, on the search split, or with `schema.TEST_PREFIX` on the test split; None without one."""
+    key = prefix + schema.GAIN
+    value, error = record.metrics.get(key), record.metrics.get(key + schema.STDERR_SUFFIX)
+    if value is None or error is None or not math.isfinite(value + error):
+        return None
+    told = _json(record.tags.get(schema.PAIRING), {})
+    said = told.get("test" if prefix else "search") if isinstance(told, dict) else None
+    return Gain(value, error, next((pairing for pairing in get_args(Pairing) if pairing == said), "unpaired"))
 
 
 def _model(record: RunRecord) -> Model:

@@ -1,6 +1,7 @@
 """A dataset that has passed its check: a file of rows in canonical columns. Reading and mapping is in `sources.py`."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["sft", "preference", "prompts"]
@@ -31,3 +32,11 @@ class Dataset:
     """A local JSONL file with the canonical columns of `kind`; further columns are kept."""
     license: str = ""
     """As declared by the user; carried to the model card."""
+    dropped: str = ""
+    """Which rows were left out as bad, and why, for a person; empty when none was."""
+    columns: tuple[str, ...] | None = field(default=None, compare=False)
+    """The columns that every row has; None where the rows have not been read."""
+
+    def fits(self, kind: str, columns: Iterable[str] = ()) -> bool:
+        """Whether it is of that kind and has, for all that is known, those columns too."""
+        return self.kind == kind and (self.columns is None or set(columns) <= set(self.columns))

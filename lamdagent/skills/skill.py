@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from lamdagent.skills.hub import Row, Rows, load, split_of, words
+from lamdagent.evaluation.overlap import without
+from lamdagent.skills.hub import Row, Rows, load, split_of
 
 EXAMPLES = 5
 """Training rows that evaluation may show as worked examples, so that a gain over the base is not mere format."""
@@ -30,16 +31,17 @@ class Skill:
 
 
 def training(skill: Skill, source: str, plain: bool) -> Rows:
-    """`sft` rows of the official train split, less questions that also occur, word for word, among the held-out ones.
+    """`sft` rows of the official train split, less those that hold a held-out question or 13 words in a row of one.
 
     Conversational; with `plain`, text for models without a chat template.
 
     Raises:
         UserError: the data set cannot be had.
     """
-    held_out = {words(row["question"]) for row in load(source, skill.subset, skill.held_out, ("question",))}
+    held_out = [row["question"] for row in load(source, skill.subset, skill.held_out, ("question",))]
     rows = load(source, skill.subset, "train", skill.columns)
-    return [turn(skill.ask(row), skill.reply(row), plain) for row in rows if words(row["question"]) not in held_out]
+    kept = without(rows, ([row["question"], skill.reply(row)] for row in rows), held_out)
+    return [turn(skill.ask(row), skill.reply(row), plain) for row in kept]
 
 
 def turn(prompt: str, reply: str, plain: bool = False) -> Row:

@@ -20,10 +20,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from lamdagent.evaluation.overlap import without
 from lamdagent.objects.offline import wheel_files
 from lamdagent.tooluse.call import Call
 from lamdagent.tooluse.checker import judge
-from lamdagent.tooluse.prompt import signature
+from lamdagent.tooluse.prompt import ask, signature
 
 PACKAGE, VERSION = "bfcl-eval", "2026.3.23"
 SHA256 = "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a"
@@ -80,16 +81,18 @@ class Item:
 def items(split: ItemSplit, *, calls: bool) -> tuple[Item, ...]:
     """Items with one right call (or, without `calls`, where no function fits) of a split, in a fixed shuffled order.
 
-    A train item's question never occurs, word for word, in another split. Of the search and test items at most
-    `PER_FUNCTION` share a right function: the live items come in bunches (a dozen near-equal questions for one weather
-    function), and a standard error means nothing over items that stand or fall together.
+    No train item holds a question of another split, or 13 words in a row of one (see evaluation/overlap.py): the live
+    items have paraphrases under other ids. Of the search and test items at most `PER_FUNCTION` share a right function:
+    they come in bunches (a dozen near-equal questions for one weather function), and a standard error means nothing
+    over items that stand or fall together.
 
     Raises:
         UserError: the package cannot be fetched and is not cached.
     """
-    chosen = [item for item in _all_items() if item.split == split and (item.answers is not None) == calls]
+    every = _training_items() if split == "train" else _all_items()
+    chosen = [item for item in every if item.split == split and (item.answers is not None) == calls]
     if split == "train":
-        return tuple(item for item in chosen if _words(item.question) not in _held_out())
+        return tuple(chosen)
     seen: Counter[str] = Counter()
     return tuple(item for item in chosen if not item.function or _nth(seen, item.function) <= PER_FUNCTION)
 
@@ -105,18 +108,26 @@ def by_id() -> Mapping[str, Item]:
     return {item.id: item for item in _all_items()}
 
 
-@cache
-def _all_items() -> tuple[Item, ...]:
+def upstream() -> Iterator[Item]:
+    """Every item of the categories as the benchmark has it: too long ones and those without a writable answer too."""
     members = [f"{FOLDER}/BFCL_v4_{name}.json" for name in CALL_FILES + NONE_FILES]
     members += [f"{FOLDER}/possible_answer/BFCL_v4_{name}.json" for name in CALL_FILES]
     folder = wheel_files(PACKAGE, VERSION, SHA256, tuple(members)) / FOLDER
-    found = [item for name in CALL_FILES + NONE_FILES for item in _read(folder, name) if _usable(item)]
+    for name in CALL_FILES + NONE_FILES:
+        yield from _read(folder, name)
+
+
+@cache
+def _all_items() -> tuple[Item, ...]:
+    found = [item for item in upstream() if _usable(item)]
     return tuple(sorted(found, key=lambda item: hashlib.sha256(f"order {SALT} {item.id}".encode()).hexdigest()))
 
 
 @cache
-def _held_out() -> frozenset[str]:
-    return frozenset(_words(item.question) for item in _all_items() if item.split != "train")
+def _training_items() -> tuple[Item, ...]:
+    train = [item for item in _all_items() if item.split == "train"]
+    held_out = [item.question for item in _all_items() if item.split != "train"]
+    return tuple(without(train, ([ask(item.functions, item.question)] for item in train), held_out))
 
 
 def _read(folder: Path, category: str) -> Iterator[Item]:
@@ -156,7 +167,3 @@ def _plain(value: Any) -> Any:
         lists = {key: options if isinstance(options, list) else [options] for key, options in value.items()}
         return {key: _first(options) for key, options in lists.items() if "" not in options}
     return [_plain(element) for element in value] if isinstance(value, list) else value
-
-
-def _words(question: str) -> str:
-    return " ".join(question.lower().split())

@@ -3,6 +3,7 @@
 Each returns rows in the canonical columns (objects/dataset.py), conversational form, in a fixed order.
 """
 
+import json
 import random
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -60,6 +61,22 @@ def preferences(seed: int = 0, none_share: float = 0.25) -> Rows:
     spare = items("train", calls=False)[: round(none_share / (1 - none_share) * len(wanted))]
     unwanted = [_pair(item, NONE, _needless(item, source)) for item in spare]
     return [row for _, row in sorted(_spread([wanted, unwanted]), key=lambda pair: pair[0])]
+
+
+def questions(none_share: float = 0.25) -> Rows:
+    """Prompts without answers; the column `call` (JSON) is what rewards/calls.py judges by.
+
+    At `none_share` of them no function fits.
+    """
+    wanted = items("train", calls=True)
+    spare = items("train", calls=False)[: round(none_share / (1 - none_share) * len(wanted))]
+    parts = [[_question(item) for item in part] for part in (wanted, spare)]
+    return [row for _, row in sorted(_spread(parts), key=lambda pair: pair[0])]
+
+
+def _question(item: Item) -> dict[str, Any]:
+    right = {"functions": item.functions, "function": item.function, "answers": item.answers}
+    return {"prompt": _asked(item), "call": json.dumps(right, ensure_ascii=False)}
 
 
 def _row(item: Item) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +24,17 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
+log = logging.getLogger(__name__)
+
 DEFAULT_URI = "sqlite:///mlflow.db"
 """MLflow's own default, so that a plain `mlflow ui` in the same folder shows the search."""
 ALLOWED = "sqlite:///<file>, postgresql://, mysql:// or mssql:// with a host, or http(s)://<tracking server>"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow's UI would otherwise ask whether this is about models or about traces."""
 PROBE_TIMEOUT_S = 5
-"""How long an address may stay silent before it counts as wrong."""
+"""How long a database may stay silent before its address counts as wrong; for a server, before we say that we wait."""
+ANSWER_TIMEOUT_S = 30
+"""How long a server may take for its first answer, for which it is asked twice: it may be starting, or busy."""
 MIGRATION_PAUSES_S = (0.5, 1, 2, 4, 8)
 """Between questions to a database whose tables are not all there; creating them takes a few seconds."""
 
@@ -58,7 +63,7 @@ def open_client(uri: str) -> MlflowClient:
     """A client whose store has answered and whose tables exist. `uri` comes from `resolve_uri`.
 
     Raises:
-        UserError: unreachable, refused, not a store, or of another MLflow version; within seconds.
+        UserError: unreachable, refused, not a store, or of another MLflow version; within a minute.
     """
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -153,9 +158,20 @@ def _unless_locked() -> Iterator[None]:
 
 
 def _open_server(uri: str) -> MlflowClient:
-    """A client of a tracking server, asked once, impatiently."""
-    with _impatient():
+    """A client of a tracking server. Where nobody listens this fails at once; a server that is busy gets its time."""
+    with _impatient(), _told_after(PROBE_TIMEOUT_S, f"Waiting for {hide_password(uri)} to answer."):
         return _first_answer(uri)
+
+
+@contextmanager
+def _told_after(seconds: float, message: str) -> Iterator[None]:
+    """Warn if what is done in here takes longer."""
+    timer = threading.Timer(seconds, log.warning, [message])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _first_answer_of_database(uri: str) -> MlflowClient:
@@ -193,8 +209,10 @@ def _explain(message: str) -> str:
         return "was made by another MLflow version. Back it up, then run: mlflow db upgrade <address>"
     if "401" in message or "403" in message:
         return "refused us. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
-    if "Connection refused" in message or "Max retries exceeded" in message or "timed out" in message:
-        return f"is not reachable (waited up to {PROBE_TIMEOUT_S} s); is the server running"
+    if "timed out" in message:
+        return f"does not answer (waited twice {ANSWER_TIMEOUT_S} s); is the server running"
+    if "Connection refused" in message or "Max retries exceeded" in message:
+        return "is not reachable; is the server running"
     return f"does not answer like an MLflow store ({_first_line(message)})"
 
 
@@ -220,7 +238,7 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
 @contextmanager
 def _impatient() -> Iterator[None]:
     """Few retries and a short timeout for MLflow's REST calls; its patient defaults come back afterwards."""
-    values = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
+    values = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_TIMEOUT_S)}
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:

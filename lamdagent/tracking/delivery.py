@@ -1,6 +1,7 @@
 """A change -> the store. Every step may be repeated after a fault: what is there is asked for or overwritten."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service import utils
 
 from lamdagent.tracking import lineage, schema, weights
 from lamdagent.tracking.change import Change, New
@@ -16,6 +18,9 @@ from lamdagent.tracking.leaderboard import save_leaderboard
 from lamdagent.tracking.outage import patience
 
 T = TypeVar("T")
+
+REPOSITORIES = 16
+"""So many of MLflow's repository objects are kept: more than the runs that are written to in turn."""
 
 
 def deliver(client: MlflowClient, experiment_id: str, change: Change, *, again: bool = False) -> str:
@@ -60,6 +65,7 @@ def deliver(client: MlflowClient, experiment_id: str, change: Change, *, again: 
         client.update_run(run_id, status="RUNNING")
     elif change.status:
         client.set_terminated(run_id, change.status, change.at_ms)
+    _let_go_of_repositories()
     return run_id
 
 
@@ -108,6 +114,13 @@ def _write_artifacts(client: MlflowClient, run_id: str, change: Change, again: b
         client.log_artifacts(run_id, folder, path)
     if change.weights:
         weights.publish(client, run_id, Path(change.weights), keep=again)
+
+
+def _let_go_of_repositories() -> None:
+    """MLflow keeps a repository object with a thread pool for each of the last 1,024 runs: 8 kB a run."""
+    kept = getattr(utils, "_artifact_repos_cache", None)
+    while isinstance(kept, OrderedDict) and len(kept) > REPOSITORIES:
+        kept.popitem(last=False)
 
 
 def _log(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:

@@ -6,21 +6,26 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from mlflow.exceptions import MlflowException
 
+from lamdagent.actions.action import Action
 from lamdagent.budget import Spent
+from lamdagent.evaluation.gain import Gain
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
 from lamdagent.execution.work import Outcome
-from lamdagent.memory.history import RETRYABLE
+from lamdagent.memory.history import RETRYABLE, scores_on
 from lamdagent.objects.checksum import Seal
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import recipe, step
 from lamdagent.plan import Plan
+from lamdagent.promotion import Standing
+from lamdagent.repeats import Spread
 from lamdagent.report.data import document, scales, telling_records
 from lamdagent.report.render import page
 from lamdagent.selection.policy import Decision
@@ -31,13 +36,25 @@ from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.records import RunRecord
 from lamdagent.tracking.sources import Sources
 from lamdagent.tracking.store import Store
-from lamdagent.trial import History
+from lamdagent.trial import History, Trial
 
 SIGN_S = 60.0
 """Seconds between two signs of life."""
 CATCH_UP_S = 600.0
 """How long a search that starts waits until the store has what earlier ones could not write."""
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that need not be made again."""
+
+    weights: str
+    """Where it is: `runs:/...`, or a folder."""
+    scores: Mapping[str, Score]
+    """Task -> score on the search split, of those tasks that have not changed since."""
+    tags: Mapping[str, str]
+    """For a run that takes it over: whose it is, and what that run says of it."""
 
 
 class Journal:
@@ -71,7 +88,8 @@ class Journal:
         searches = [r for r in records if r.kind == "search" and r.tags.get(schema.REFLECTION)]
         self.reflection = searches[-1].tags[schema.REFLECTION] if searches else ""
         last = self.store.find_search(search_id)
-        tags = {schema.SCALES: scales(self.plan.tasks)}
+        overlap = self.plan.findings.overlap
+        tags = {schema.SCALES: scales(self.plan.tasks)} | ({schema.OVERLAP: overlap} if overlap else {})
         if last is not None and self.store.was_cut_off(last):
             self.search_run_id = last.run_id
             # Whatever is open under it belongs to the dead, even where an outage has kept us from closing it.
@@ -87,6 +105,8 @@ class Journal:
             search_id, name, self._params(), self.config_yaml, self._text(), tasks
         )
         self.store.set_tags(self.search_run_id, tags)
+        if overlap:
+            self.store.log_dict(self.search_run_id, schema.LEAKS, {"rows": self.plan.findings.leaks})
         return Spent()
 
     def spent(self, spent: Spent) -> None:
@@ -152,9 +172,28 @@ class Journal:
         self.store.link_traces(decision.traces, run_id)
         return run_id
 
-    def done(self, decision: Decision, plan: Plan) -> RunRecord | None:
-        """A finished run of the same action, of whatever search and experiment; one of ours is in the history then."""
-        return self.store.by_fingerprint(decision.action.fingerprint, tasks_tag(plan.tasks))
+    def known(self, action: Action) -> RunRecord | None:
+        """A finished run of the same action, of whatever experiment: one that is `complete` if there is any."""
+        known = self.store.by_fingerprint(action.fingerprint)
+        if known is None or self.complete(known):
+            return known
+        return self.store.by_fingerprint(action.fingerprint, tasks_tag(self.plan.tasks)) or known
+
+    def complete(self, known: RunRecord) -> bool:
+        """Whether the run has scores on all our tasks, so that its result can stand for ours."""
+        return len(scores_on(known, self.plan.tasks, schema.TASK_PREFIX)) == len(self.plan.tasks)
+
+    def made(self, known: RunRecord) -> Made | None:
+        """The weights and scores of a run on other tasks; None where its weights are gone."""
+        if known.tags.get(schema.PRUNED):
+            return None
+        weights = known.tags.get(schema.WEIGHTS) or f"runs:/{known.run_id}/{schema.MODEL_FOLDER}"
+        tags = {schema.REUSED: known.run_id, **_lineage(known)}
+        return Made(weights, scores_on(known, self.plan.tasks, schema.TASK_PREFIX), tags)
+
+    def reused(self, run_id: str, made: Made) -> None:
+        """Say on an open run that its model is an older run's."""
+        self.store.set_tags(run_id, made.tags)
 
     def adopt(self, known: RunRecord, decision: Decision, plan: Plan, memory: str) -> None:
         """Take over a finished run of the same action in another experiment."""
@@ -169,7 +208,8 @@ class Journal:
             parents=parents,
             text=f"Nothing was run: the result of run `{known.run_id}` in another experiment stands here.",
         )
-        kept = {k: v for k, v in known.metrics.items() if k.startswith((schema.TASK_PREFIX, schema.SCORE))}
+        scores = scores_on(known, plan.tasks, schema.TASK_PREFIX)
+        kept = task_metrics(plan.tasks, scores, schema.TASK_PREFIX, schema.SCORE)
         entry = ModelEntry(f"model-{decision.action.fingerprint[:8]}", weights)
         self.store.finish_run(run_id, metrics=kept, model=entry, texts={schema.MEMORY: memory})
         self.report()
@@ -209,14 +249,37 @@ class Journal:
         """Say on the run that memory ran out and that the second try has `rows` at once."""
         self.store.set_tags(run_id, {schema.MICRO_BATCH: str(rows)})
 
-    def tested(self, run_id: str, outcome: Outcome, plan: Plan, output: Path) -> None:
+    def tested(self, run_id: str, scores: Mapping[str, Score], plan: Plan, output: Path) -> None:
         """Add test scores to a finished run."""
         prefix = schema.TEST_PREFIX
-        self.store.log_metrics(run_id, task_metrics(plan.tasks, outcome.scores, prefix, prefix + schema.SCORE))
+        self.store.log_metrics(run_id, task_metrics(plan.tasks, scores, prefix, prefix + schema.SCORE))
         samples = output / schema.SAMPLES_FOLDER
         if samples.is_dir():
             self.store.log_folder(run_id, schema.SAMPLES_FOLDER + "/test", samples)
         shutil.rmtree(output, ignore_errors=True)
+
+    def promoted(self, standings: Sequence[Standing], tests: Mapping[str, Gain], base: Trial, history: History) -> None:
+        """Write finalists' standings and gains (`tests`: run id -> gain on the test split), and the champion's run."""
+        for standing in standings:
+            run_id, test = standing.trial.run_id, tests.get(standing.trial.run_id)
+            pairing = {"search": standing.gain.pairing} | ({"test": test.pairing} if test else {})
+            told = {schema.STATE: standing.state, schema.STATE_REASON: standing.why}
+            self.store.set_tags(run_id, told | {schema.PAIRING: json.dumps(pairing)})
+            metrics = gain_metrics(standing.gain, "") | (gain_metrics(test, schema.TEST_PREFIX) if test else {})
+            self.store.log_metrics(run_id, metrics)
+        selected = next((s.trial.run_id for s in standings if s.state == "selected"), "")
+        for trial in history.trials:
+            if trial.state == "selected" and trial.run_id not in {s.trial.run_id for s in standings}:
+                why = "a later search has promoted another one, or none"
+                self.store.set_tags(trial.run_id, {schema.STATE: "eligible", schema.STATE_REASON: why})
+        self.store.set_tags(self.search_run_id, {schema.CHAMPION: selected or base.run_id})
+
+    def repeated(self, spread: Spread) -> None:
+        """Write what a finalist's pipeline scores with other seeds."""
+        if spread.scores:
+            metrics = {schema.SEEDS_MEAN: spread.mean, schema.SEEDS_COUNT: float(len(spread.scores))}
+            metrics |= {schema.SEEDS_DEVIATION: spread.deviation} if len(spread.scores) > 1 else {}
+            self.store.log_metrics(spread.trial.run_id, metrics)
 
     def progress(self, history: History, trials: int) -> None:
         """The best score so far, by number of trials: MLflow draws the curve."""
@@ -313,6 +376,13 @@ def task_metrics(tasks: Sequence[Task], scores: Mapping[str, Score], prefix: str
     if weighed is not None:
         metrics |= {total: weighed.value, total + schema.STDERR_SUFFIX: weighed.stderr}
     return metrics
+
+
+def gain_metrics(gain: Gain, prefix: str) -> dict[str, float]:
+    """Metrics of a gain with its standard error and its 95 % confidence interval."""
+    key = prefix + schema.GAIN
+    ends = {key + schema.LOW_SUFFIX: gain.low, key + schema.HIGH_SUFFIX: gain.high}
+    return {key: gain.value, key + schema.STDERR_SUFFIX: gain.stderr, **ends}
 
 
 def _model_tags(model: Model) -> dict[str, str]:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from sys import intern
 
@@ -23,9 +23,11 @@ from lamdagent.tracking.schema import FINGERPRINT, KIND, PARENT_RUN, PARENTS, SC
 
 OURS = f"tags.`{SCHEMA_TAG}` = '{SCHEMA}'"
 """Filter for runs that this package wrote."""
-BEST, NEWEST, FAILED, BASES = 1000, 2000, 200, 200
+BEST, NEWEST, FAILED, BASES = 300, 500, 100, 100
 """Runs of each sort that are read: all of an experiment of up to `NEWEST` runs, the telling ones of a larger one."""
-ANCESTORS = 2000
+SLACK = 100
+"""So many more are known before those that tell little are forgotten again."""
+ANCESTORS = 500
 """Most ancestors that are read besides."""
 PAGE = 500
 """Runs asked for at once; the time per run does not depend on it."""
@@ -123,19 +125,48 @@ def telling(
     return _in_order(record for record in found if is_ours(record))
 
 
+def most_telling(runs: Mapping[str, RunRecord]) -> list[RunRecord]:
+    """Of what is known, what `telling` would read."""
+    newest = sorted(runs.values(), key=lambda r: (r.start_ms, r.run_id), reverse=True)
+    scored = [r for r in newest if r.kind == "action" and r.status == "FINISHED" and SCORE in r.metrics]
+    found = sorted(scored, key=lambda r: -r.metrics[SCORE])[:BEST]
+    found += [r for r in newest if r.kind == "base"][:BASES]
+    found += [r for r in newest if r.status == "FAILED"][:FAILED]
+    found += [r for r in newest if r.status == "RUNNING"] + newest[:NEWEST]
+    kept = {record.run_id: record for record in found}
+    most = len(kept) + ANCESTORS
+    for record in found:  # grows while it is gone through: parents, then their parents
+        for parent in record.parents:
+            if parent in runs and parent not in kept and len(kept) < most:
+                kept[parent] = runs[parent]
+                found.append(runs[parent])
+    return list(kept.values())
+
+
 def is_ours(record: RunRecord) -> bool:
     """Whether this package wrote the run, in a schema that it reads."""
     return record.tags.get(SCHEMA_TAG) == SCHEMA
 
 
+def _lean(record: RunRecord) -> RunRecord:
+    """Without MLflow's own tags: descriptions and histories that nobody here reads."""
+    tags = {key: value for key, value in record.tags.items() if key.startswith("lamdagent.") or key == PARENT_RUN}
+    return replace(record, tags=tags)
+
+
 class RunCache:
-    """The telling runs of one experiment. A `refresh` sees what others start and finish, not what they edit later."""
+    """The telling runs of one experiment, however many it comes to hold; of their tags, ours.
+
+    A `refresh` sees what others start and finish, not what they edit later.
+    """
 
     def __init__(self, client: MlflowClient, experiment_id: str) -> None:
         """Reads nothing yet."""
         self._client = client
         self._experiment_id = experiment_id
         self._runs: dict[str, RunRecord] | None = None
+        self._most = 0
+        """Above so many, runs are forgotten."""
         self._touched: set[str] = set()
         self._asked = 0.0
         self._stamp: Stamp | None = None
@@ -164,12 +195,17 @@ class RunCache:
         """What is known, oldest first: `telling` runs the first time, afterwards only news are read."""
         if self._runs is None:
             self._stamp, self._asked = database_stamp(self._client.tracking_uri), time.monotonic()
-            self._runs = {record.run_id: record for record in telling(self._client, self._experiment_id)}
+            self._runs = {}
+            self._keep(telling(self._client, self._experiment_id))
+            self._most = max(NEWEST, len(self._runs)) + SLACK
         else:
             self._read_news_of(self._runs)
             for run_id in list(self._touched):
                 self.reread(run_id)
         self._touched.clear()
+        if len(self._runs) > self._most:
+            self._runs = {record.run_id: record for record in most_telling(self._runs)}
+            self._most = max(NEWEST, len(self._runs)) + SLACK
         return _in_order(self._runs.values())
 
     @property
@@ -231,9 +267,10 @@ class RunCache:
         for record in records:
             if not is_ours(record):
                 continue
-            known = runs.get(record.run_id)
-            news += known is None or (known.status, known.end_ms) != (record.status, record.end_ms)
-            runs[record.run_id] = record
+            known, lean = runs.get(record.run_id), _lean(record)
+            news += known is None or (known.status, known.end_ms) != (lean.status, lean.end_ms)
+            if known != lean:  # else the same object stays, by which a history knows that nothing is new
+                runs[record.run_id] = lean
         return news
 
 

