@@ -250,6 +250,8 @@ class ModelConfig:
     """GGUF file name within a hub repository."""
     revision: str | None = None
     """Hub commit, branch or tag."""
+    base: str | None = None
+    """Of a LoRA adapter: the name under `models` of what it is applied to; null = what its own files name."""
     license: str = ""
     """Carried to the model card."""
 

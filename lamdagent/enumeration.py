@@ -57,6 +57,22 @@ def canonical(
     return ordered, settled
 
 
+def produced(action: Action, run_id: str) -> Model:
+    """The model that `action` makes in `run_id`."""
+    first = action.models[0]
+    bases = {m.base for m in action.models}
+    return Model(
+        fingerprint=action.fingerprint,
+        location=f"runs:/{run_id}/model",
+        run_id=run_id,
+        base=first.base if len(bases) == 1 else "",
+        depth=1 + max(m.depth for m in action.models),
+        architecture=first.architecture,
+        vocabulary=first.vocabulary,
+        frame=next((m.frame for m in action.models if m.frame), ""),
+    )
+
+
 class ActionSpace:
     """All legal actions over the current pool that are neither tried nor pending."""
 
@@ -176,10 +192,13 @@ class ActionSpace:
     def _grouped(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
         merges = any(slot.kind == "models" for slot in action_type.slots)
         rebased = merges and any(slot.kind == "model" for slot in action_type.slots)
+        frames = {model.fingerprint: model.frame for model in self.models if model.initial}
         paired = any(slot.unlike for slot in action_type.slots)
         groups: dict[tuple[Any, ...], list[Model]] = {}
         for model in self.models:
-            key = (model.architecture, model.vocabulary) if merges else (model.vocabulary,) if paired else ()
+            frame = model.frame or frames.get(model.base, "")
+            alike = (model.architecture, model.vocabulary, frame)
+            key = alike if merges else (model.vocabulary,) if paired else ()
             groups.setdefault((*key, model.base) if rebased else key, []).append(model)
         families = [{s.name: self._fitting(s, models) for s in action_type.slots} for models in groups.values()]
         return [f for f in families if self._choices(action_type, f) > 0]
@@ -213,7 +232,7 @@ class ActionSpace:
                     raise IllegalAction(f"{action_type.name}.{slot.name} cannot take {thing.name}")
         if not any(all(o in family[s] for s in family for o in objects[s]) for family in families):
             raise IllegalAction(
-                f"these models do not fit together in {action_type.name}: architecture, vocabulary or base differ"
+                f"these models do not fit together in {action_type.name}: architecture, tokenizer or base differ"
             )
         if not action_type.holds_unlike(objects):
             pair = next(f"{slot.name} and {slot.unlike}" for slot in action_type.slots if slot.unlike)

@@ -7,6 +7,7 @@ from typing import Any
 from lamdagent.actions.action import Action, ActionType
 from lamdagent.evaluation.task import Split
 from lamdagent.execution.executor import Job
+from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.model import Model
 from lamdagent.plan import Plan
 from lamdagent.tracking.journal import Journal
@@ -33,9 +34,7 @@ class Jobs:
 
     def preparing(self, job_id: str, name: str) -> Job:
         """The initial model of that name, fetched and converted."""
-        settings = self._plan.config.models[name]
-        spec = {"source": settings.source, "file": settings.file, "revision": settings.revision}
-        spec["license"] = settings.license
+        spec = spec_of(name, self._plan.config.models)
         arguments = {"spec": spec, "tracking_uri": self._journal.store.uri}
         return Job(job_id, "lamdagent.objects.convert:prepare_model", arguments, PREPARE_S)
 

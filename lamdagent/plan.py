@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,20 @@ from typing import Any, TypeVar
 
 from lamdagent import launching
 from lamdagent.actions.action import ActionType, Scalar, Slot
+from lamdagent.actions.fit import Frame, known_frames
 from lamdagent.actions.limits import limits_of, plain_type
 from lamdagent.config import ActionConfig, Config, EvaluationConfig, SlotConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.fingerprint import task_fingerprint
 from lamdagent.evaluation.task import Task
 from lamdagent.memory.check import source_faults
+from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.model import Model
 from lamdagent.objects.rows import load_dataset
-from lamdagent.objects.sources import check_source
+from lamdagent.objects.sources import check_source, kind_of, local_path
 from lamdagent.preflight import MODES, Findings, preflight
+from lamdagent.reach import unreachable
 from lamdagent.replayed import Replay
 from lamdagent.tracking import schema
 
@@ -64,6 +67,11 @@ class Plan:
         """The same with another share of the data."""
         return dataclasses.replace(self, config=dataclasses.replace(self.config, data_fraction=fraction))
 
+    def unreachable(self, models: Sequence[Model], frames: Mapping[str, Frame]) -> list[str]:
+        """Faults for actions that can never run on these initial models (reach.py); others' models may join them."""
+        joined = bool(self.config.memory.sources)
+        return unreachable(self.types, models, self.datasets, self.config.search.max_depth, frames, joined)
+
 
 def make_plan(config: Config) -> Plan:
     """Check `config` against the world and build the plan.
@@ -79,15 +87,16 @@ def make_plan(config: Config) -> Plan:
     datasets = _each(faults, config.datasets, load_dataset)
     tasks = _each(faults, config.tasks, partial(_task, evaluation=config.evaluation))
     faults += source_faults(config)
-    for name, model in config.models.items():
-        faults += [f"models.{name}: {fault}" for fault in check_source(dataclasses.asdict(model))]
+    specs = _each(faults, config.models, lambda name, _: (name, spec_of(name, config.models)))
+    faults += [f"models.{name}: {fault}" for name, spec in specs for fault in check_source(spec)]
+    plan = Plan(config, tuple(types), tuple(datasets), tuple(tasks))
     if not faults:
-        faults += _reachable(types, datasets, len(config.models))
+        faults += _out_of_reach(plan)
     findings = preflight(config, types, datasets, tasks)
     faults += findings.faults
     if faults:
         raise ConfigError(faults)
-    plan = Plan(config, tuple(types), tuple(datasets), tuple(tasks), findings)
+    plan = dataclasses.replace(plan, findings=findings)
     return plan.at(config.ladder.rungs[0]) if config.ladder.rungs else plan
 
 
@@ -111,6 +120,18 @@ def stand_in(name: str, source: str) -> Model:
     """An initial model before its weights are read: its name here is not yet its fingerprint."""
     digest = hashlib.sha256(f"{name}:{source}".encode()).hexdigest()[:32]
     return Model(digest, source, base=digest)
+
+
+def _out_of_reach(plan: Plan) -> list[str]:
+    """Of what can be told before a model is fetched: models fit as long as not all of their files are at hand."""
+    given = plan.config.models
+    specs = {name: dataclasses.asdict(settings) for name, settings in given.items()}
+    frames = known_frames({name: local_path(spec) for name, spec in specs.items() if kind_of(spec) == "folder"})
+    models = [stand_in(name, settings.source) for name, settings in given.items()]
+    if len(frames) == len(models):
+        digests = [frame.digest for frame in frames.values()]
+        models = [dataclasses.replace(model, frame=d) for model, d in zip(models, digests, strict=True)]
+    return plan.unreachable(models, frames)
 
 
 def _each(faults: list[str], entries: Mapping[str, Any], build: Callable[[str, Any], T]) -> list[T]:
@@ -335,40 +356,3 @@ def _scalar(path: str, value: Any, annotation: Any) -> Scalar:
         return value  # type: ignore[no-any-return]
     wanted = getattr(annotation, "__name__", str(annotation))
     raise UserError(f"{path}: got {value!r} ({type(value).__name__}), wanted {wanted}")
-
-
-def _reachable(types: list[ActionType], datasets: list[Dataset], models: int) -> list[str]:
-    """Faults for action types whose inputs can never exist, found by growing the set of things that can."""
-    runnable: set[str] = set()
-    grown = True
-    while grown:
-        before = len(runnable)
-        for action_type in types:
-            if all(_can_fill(slot, datasets, models, bool(runnable)) for slot in action_type.slots):
-                runnable.add(action_type.name)
-        grown = len(runnable) > before
-    faults = []
-    for action_type in types:
-        if action_type.name not in runnable:
-            slot = next(s for s in action_type.slots if not _can_fill(s, datasets, models, bool(runnable)))
-            faults.append(f"actions.{action_type.name}: its slot {slot.name!r} takes {_why_not(slot, datasets)}")
-    return faults
-
-
-def _can_fill(slot: Slot, datasets: list[Dataset], models: int, something_runs: bool) -> bool:
-    if slot.kind not in ("model", "models"):
-        return any(dataset.fits(slot.kind, slot.columns) for dataset in datasets)
-    if slot.unlike and models < 2:
-        return something_runs
-    return slot.role != "produced" or something_runs
-
-
-def _why_not(slot: Slot, datasets: list[Dataset]) -> str:
-    if slot.unlike:
-        return "another model, but there is only one, and no action can produce a second"
-    if slot.kind in ("model", "models"):
-        return f"{slot.kind}, but no action can produce a model for it"
-    found = [f"{d.name} has {', '.join(d.columns or ())}" for d in datasets if d.kind == slot.kind]
-    if found:
-        return f"{slot.kind} with the columns {', '.join(slot.columns)}, but {'; '.join(found)}"
-    return f"{slot.kind}, but there is no such dataset"

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lamdagent.actions.action import Action
+from lamdagent.actions.fit import known_frames, misfits
 from lamdagent.budget import Budget
 from lamdagent.champion import register
-from lamdagent.enumeration import ActionSpace
-from lamdagent.errors import LamdagentError, NotReplayed, SearchStopped, UserError
+from lamdagent.enumeration import ActionSpace, produced
+from lamdagent.errors import ConfigError, LamdagentError, NotReplayed, SearchStopped, UserError
 from lamdagent.evaluation.task import Score
 from lamdagent.execution.executor import Executor, Failed, Finished, Job
 from lamdagent.execution.retry import both, rows_at_once, with_less_memory
@@ -31,7 +32,9 @@ from lamdagent.ladder import promoted
 from lamdagent.memory.foreign import Ours, known_names, seeded
 from lamdagent.memory.history import RETRYABLE, Histories, tried_fingerprints
 from lamdagent.memory.text import memory_text
+from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.model import Model, Origin
+from lamdagent.objects.sources import full_spec
 from lamdagent.plan import Plan
 from lamdagent.promotion import Standing
 from lamdagent.repeats import POLICY, spreads
@@ -192,9 +195,24 @@ class Search:
                 base=found.fingerprint,
                 architecture=found.architecture,
                 vocabulary=found.vocabulary,
-                origin=Origin(settings.source, settings.file, found.revision, found.license),
+                frame=found.frame,
+                origin=dataclasses.replace(
+                    Origin.of(full_spec(spec_of(name, self.plan.config.models))),
+                    revision=found.revision,
+                    license=found.license,
+                ),
             )
+        self._check_reach(ready)
         return tuple(ready[name] for name in names.values())
+
+    def _check_reach(self, ready: Mapping[str, Model]) -> None:
+        """Once more as at the door: what a GGUF file or a function holds is known only now."""
+        frames = known_frames({name: Path(model.location) for name, model in ready.items()})
+        if faults := self.plan.unreachable(list(ready.values()), frames):
+            raise ConfigError(faults)
+        if any(slot.kind == "models" for t in self.plan.types for slot in t.slots):
+            for sentence in misfits(frames):
+                self.view.say(f"{sentence}. Only models that fit are offered together", "yellow")
 
     def _preparing(self, job_id: str, name: str) -> Job:
         self.view.begin(f"prepare model {name}", None, self.budget, job=job_id)
@@ -563,21 +581,6 @@ class Search:
         if not 0 < left < math.inf:
             return ""
         return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
-
-
-def produced(action: Action, run_id: str) -> Model:
-    """The model that `action` makes in `run_id`."""
-    first = action.models[0]
-    bases = {m.base for m in action.models}
-    return Model(
-        fingerprint=action.fingerprint,
-        location=f"runs:/{run_id}/model",
-        run_id=run_id,
-        base=first.base if len(bases) == 1 else "",
-        depth=1 + max(m.depth for m in action.models),
-        architecture=first.architecture,
-        vocabulary=first.vocabulary,
-    )
 
 
 def pending(history: History) -> tuple[Action, ...]:

@@ -159,7 +159,7 @@ class TestFaults:
 
     def test_an_adapter_is_told_from_a_model(self, folder: Path) -> None:
         (folder / "config.json").rename(folder / "adapter_config.json")
-        assert "LoRA adapter" in self.only(folder)
+        assert "type None; only LORA can be applied" in check_source({"source": str(folder)})[0]
 
     def test_a_gguf_that_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "page.gguf").write_text("<html>")

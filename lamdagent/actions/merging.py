@@ -5,7 +5,6 @@
 and task_vectors.py.
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 from lamdagent.actions.action import Scalar
 from lamdagent.actions.context import Context, Loaded, known_warnings_ignored, quiet
+from lamdagent.actions.fit import config_of, frame_of, misfits
 from lamdagent.actions.merge_methods import METHODS, check_call
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress
@@ -22,14 +22,6 @@ OF_MERGE = ("linear", "slerp", "ties", "dare_ties")
 """The methods that `merge` does."""
 NAMES = {"scale": "lambda"}
 """Hyperparameters that mergekit calls otherwise."""
-MUST_MATCH = (
-    "architectures",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_key_value_heads",
-)
 OPTIONS: dict[str, Any] = {"device": "auto", "copy_tokenizer": False, "write_model_card": False, "quiet": True}
 """mergekit's options, besides the seed."""
 NOT_WEIGHTS = (".json", ".jinja", ".model", ".txt")
@@ -142,24 +134,17 @@ class Merging:
 
 def stored_dtype(folder: str) -> str | None:
     """The precision in which the model in `folder` is stored, as its config.json says: `bfloat16`, ..."""
-    config = _config(folder)
+    config = config_of(Path(folder))
     return config.get("dtype") or config.get("torch_dtype")
 
 
 def _check_fit(folders: Sequence[str]) -> None:
-    first = _config(folders[0])
-    for folder in folders[1:]:
-        other = _config(folder)
-        for key in MUST_MATCH:
-            if first.get(key) != other.get(key):
-                reason = f"{folders[0]} and {folder} cannot be merged: {key} is {first.get(key)} and {other.get(key)}."
-                raise ActionFailed(reason, kind="mismatch")
-
-
-def _config(folder: str) -> dict[str, Any]:
-    """config.json with the language model's own part, if there is one, on top."""
-    config: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    return {**config, **config.get("text_config", {}), "architectures": config.get("architectures")}
+    try:
+        frames = {folder: frame_of(Path(folder)) for folder in folders}
+    except (OSError, ValueError) as error:
+        raise ActionFailed(f"A model to merge cannot be read: {error}", kind="bad_model") from error
+    if reason := next(misfits(frames), None):
+        raise ActionFailed(reason, kind="mismatch")
 
 
 def _reference(folder: str) -> dict[str, Any]:

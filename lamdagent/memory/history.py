@@ -206,7 +206,8 @@ def _model(record: RunRecord) -> Model:
         vocabulary=int(tags.get(schema.MODEL_VOCABULARY, 0)),
         sha256=tags.get(schema.WEIGHTS_SHA256, ""),
         bytes=int(tags.get(schema.WEIGHTS_BYTES, 0)),
-        origin=Origin(**origin) if (origin := _json(tags.get(schema.ORIGIN), None)) else None,
+        frame=tags.get(schema.MODEL_FRAME, ""),
+        origin=Origin.of(origin) if (origin := _json(tags.get(schema.ORIGIN), None)) else None,
     )
 
 

@@ -12,10 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lamdagent.actions.fit import frame_of
 from lamdagent.errors import UserError
 from lamdagent.execution.executor import Progress, Report
+from lamdagent.objects.adapters import is_adapter, names, with_adapter
 from lamdagent.objects.offline import build_once, cache_folder
-from lamdagent.objects.sources import WHEELS, Spec, folder_faults, function_of, kind_of, local_path, wheel_model
+from lamdagent.objects.sources import (
+    WHEELS,
+    Spec,
+    base_spec,
+    folder_faults,
+    function_of,
+    kind_of,
+    local_path,
+    wheel_model,
+)
 
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md")
 """Never code, never pickles."""
@@ -37,6 +48,8 @@ class Prepared:
     """`architectures[0]` of config.json."""
     vocabulary: int
     """Rows of the embedding."""
+    frame: str
+    """`fit.Frame.digest`: equal for models that can be merged."""
     license: str
     """As given, else as the model's card says; empty when unknown."""
     revision: str | None = None
@@ -60,6 +73,7 @@ def prepare_model(report: Report, *, spec: Spec, tracking_uri: str | None = None
         fingerprint=commit[:32] or _fingerprint(folder, config),
         architecture=config["architectures"][0],
         vocabulary=int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0),
+        frame=_frame(folder),
         license=spec.get("license") or _license(spec, folder),
         revision=commit or spec.get("revision"),
     )
@@ -68,6 +82,8 @@ def prepare_model(report: Report, *, spec: Spec, tracking_uri: str | None = None
 def _folder(spec: Spec, tracking_uri: str | None) -> tuple[Path, str]:
     """The local folder, and the commit when the hub has one."""
     kind = kind_of(spec)
+    if kind == "folder" and is_adapter(local_path(spec)):
+        return _with_adapter(local_path(spec).absolute(), _folder(base_spec(spec), tracking_uri)[0]), ""
     if kind == "hub":
         return _from_hub(spec)
     if kind == "mlflow":
@@ -97,6 +113,31 @@ def _from_hub(spec: Spec) -> tuple[Path, str]:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(f"{source} cannot be fetched from the hub: {str(error).strip().splitlines()[0]}") from error
     return folder, folder.name  # the hub's cache names a snapshot by its commit
+
+
+def _with_adapter(adapter: Path, base: Path) -> Path:
+    """The base with the adapter merged into its weights, made once for each state of both.
+
+    Raises:
+        UserError: they do not belong together, or one of them is broken.
+    """
+    if faults := list(folder_faults(base)):
+        raise UserError(f"the base of the adapter {adapter}: {'; '.join(faults)}")
+
+    def build(partial: Path) -> None:
+        from lamdagent.actions.context import known_warnings_ignored, quiet
+
+        quiet()
+        try:
+            with known_warnings_ignored():
+                made = with_adapter(str(base), str(adapter))
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            raise UserError(f"the adapter {adapter} cannot be applied to {base}: {error}") from error
+        for part in made:
+            part.save_pretrained(partial)
+
+    state = _digest([base / "config.json", *sorted(base.glob("*.safetensors"))])
+    return build_once(cache_folder() / "models" / names(adapter, base, f"{FORMAT} {state}"), build)
 
 
 def _from_function(spec: Spec) -> Path:
@@ -176,6 +217,13 @@ def _digest(files: Iterable[Path]) -> str:
         partial.write(total.hexdigest())
     Path(partial.name).replace(note)  # another process may do the same at this moment
     return total.hexdigest()
+
+
+def _frame(folder: Path) -> str:
+    try:
+        return frame_of(folder).digest
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}; save the model again") from error
 
 
 def _license(spec: Spec, folder: Path) -> str:

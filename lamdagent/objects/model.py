@@ -1,6 +1,8 @@
 """A model in the pool: where its weights are and what made it. A value, never loaded weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,20 @@ class Origin:
     """The hub's commit, or what the user gave."""
     license: str = ""
     """As declared, else as the model's own card says; empty when unknown."""
+    base: "Origin | None" = None
+    """Of an adapter: what it is applied to."""
+
+    def told(self) -> dict[str, Any]:
+        """As plain values; `base` only where there is one, so that older versions on the same server can read it."""
+        values = {"source": self.source, "file": self.file, "revision": self.revision, "license": self.license}
+        return values | ({"base": self.base.told()} if self.base else {})
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> "Origin":
+        """From plain values, such as a spec of sources.py or what `told` gives."""
+        base = values.get("base")
+        plain = (values.get("file"), values.get("revision"), values.get("license") or "")
+        return Origin(values["source"], *plain, Origin.of(base) if base else None)
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,8 @@ class Model:
     """Checksum of the weights that an action made, see checksum.py; empty when unknown."""
     bytes: int = field(default=0, compare=False)
     """Size of its files; 0 when unknown."""
+    frame: str = field(default="", compare=False)
+    """`fit.Frame.digest` of its files; merges need it equal. Empty when unknown: then its base's counts."""
 
     @property
     def name(self) -> str:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lamdagent.errors import UserError
+from lamdagent.objects.adapters import TOKENIZERS, adapter_faults, is_adapter, own_base
 from lamdagent.objects.offline import wheel_files
 
-Spec = Mapping[str, str | None]
-"""Keys `source`, and optionally `file`, `revision`, `license`."""
+Spec = Mapping[str, Any]
+"""Keys `source`, and optionally `file`, `revision`, `license`; of an adapter also `base`, the Spec of its base."""
 SourceKind = Literal["hub", "folder", "gguf", "mlflow", "wheel", "function"]
 
 
@@ -92,13 +93,16 @@ def check_source(spec: Spec) -> list[str]:
         ]
     checks = {
         "hub": lambda: _hub_faults(spec),
-        "folder": lambda: folder_faults(local_path(spec)),
+        "folder": lambda: _local_faults(spec),
         "gguf": lambda: _gguf_faults(local_path(spec)),
         "mlflow": lambda: _mlflow_faults(spec),
         "wheel": lambda: _wheel_faults(spec),
         "function": lambda: _function_faults(spec),
     }
-    return list(checks[kind_of(spec)]())
+    faults = list(checks[kind_of(spec)]())
+    if spec.get("base") and not is_adapter(local_path(spec)):
+        faults.append(f"`base` is for LoRA adapters, and {spec.get('source')} is none that lies in a folder here")
+    return faults
 
 
 def wheel_model(spec: Spec) -> Path:
@@ -122,18 +126,47 @@ def function_of(spec: Spec) -> Any:
         raise UserError(f"{given!r} is no module:function on the Python path ({error})") from None
 
 
+def base_spec(spec: Spec) -> Spec:
+    """What the adapter that `spec` names is applied to.
+
+    Raises:
+        UserError: neither the user nor its own files say.
+    """
+    folder = local_path(spec)
+    base = spec.get("base") or {"source": own_base(folder)}
+    if not base["source"]:
+        raise UserError(f"{folder} does not say which model it belongs to; name one under models as its `base`")
+    return dict(base)
+
+
+def full_spec(spec: Spec) -> Spec:
+    """The spec with the bases of adapters inside it that their own files name."""
+    if kind_of(spec) != "folder" or not is_adapter(local_path(spec)):
+        return spec
+    return {**spec, "base": full_spec(base_spec(spec))}
+
+
+def _local_faults(spec: Spec) -> Iterator[str]:
+    folder = local_path(spec)
+    if not is_adapter(folder):
+        yield from folder_faults(folder)
+        return
+    faults = list(adapter_faults(folder, bool(spec.get("base"))))
+    yield from faults
+    if not faults and not spec.get("base"):  # one that the user named has a check of its own
+        hint = "if it is elsewhere now, name it under models and here as `base`"
+        yield from (f"the base of the adapter {folder}: {fault}; {hint}" for fault in check_source(base_spec(spec)))
+
+
 def folder_faults(folder: Path) -> Iterator[str]:
     """What keeps `folder` from being a model in Hugging Face layout with safetensors weights."""
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         yield f"{folder} {what}; wanted a folder with config.json, *.safetensors and a tokenizer, or a hub id org/name"
         return
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        yield f"{folder} holds a LoRA adapter only; merge it into its base first (peft: merge_and_unload)"
-        return
     yield from _config_faults(folder / "config.json")
     yield from _weight_faults(folder)
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
+    if not any((folder / name).exists() for name in TOKENIZERS):
         yield f"{folder} has no tokenizer (tokenizer.json or tokenizer.model); save one beside the model"
 
 

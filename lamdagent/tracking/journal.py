@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -153,7 +153,7 @@ class Journal:
         """Open the run of an initial model; None while another search scores it."""
         tags = {**_model_tags(model), schema.TASKS: tasks_tag(plan.tasks), schema.FINGERPRINT: model.fingerprint}
         tags[schema.CLAIM] = ASKED
-        tags |= {schema.ORIGIN: json.dumps(asdict(model.origin))} if model.origin else {}
+        tags |= {schema.ORIGIN: json.dumps(model.origin.told())} if model.origin else {}
         params = {"model": model.name, "architecture": model.architecture, "vocabulary": model.vocabulary}
         text = "The base: every gain is told against it."
         run_id = self.store.start_run(self.search_run_id, "base", f"base {model.name}", tags, params, text=text)
@@ -407,6 +407,7 @@ def _model_tags(model: Model) -> dict[str, str]:
         schema.MODEL_DEPTH: str(model.depth),
         schema.MODEL_ARCHITECTURE: model.architecture,
         schema.MODEL_VOCABULARY: str(model.vocabulary),
+        schema.MODEL_FRAME: model.frame,
     }
 
 
@@ -422,6 +423,7 @@ def _lineage(record: RunRecord) -> dict[str, str]:
         schema.MODEL_DEPTH,
         schema.MODEL_ARCHITECTURE,
         schema.MODEL_VOCABULARY,
+        schema.MODEL_FRAME,
         schema.WEIGHTS_SHA256,
         schema.WEIGHTS_BYTES,
         schema.PRUNED,

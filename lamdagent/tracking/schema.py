@@ -81,6 +81,8 @@ MODEL_ARCHITECTURE = "lamdagent.architecture"
 """`architectures[0]` of the model's config.json."""
 MODEL_VOCABULARY = "lamdagent.vocabulary"
 """Rows of the model's embedding."""
+MODEL_FRAME = "lamdagent.frame"
+"""`Model.frame`: equal for models that can be merged."""
 
 WEIGHTS_SHA256 = "lamdagent.weights_sha256"
 """`checksum.Seal.sha256` of the weights that the run made."""
