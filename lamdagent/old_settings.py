@@ -64,6 +64,7 @@ def put_bases(
     known = {**settings["models"], **given}
     then = dict(_initial(past, settings["models"]))
     settings["models"] = {name: spec for name, spec in then.values()}
+    settings["models"] |= _below(settings["models"], known)
     if base is None:
         return {}
     descended = {trial.model.base for trial in last if trial.model}
@@ -112,6 +113,18 @@ def _version(name: str, action: Settings) -> str:
     return str(action.get("version") or "1")
 
 
+def _below(models: Mapping[str, Settings], known: Mapping[str, Settings]) -> dict[str, Settings]:
+    """What adapters among `models` are applied to, down to whole models, where that is not among them."""
+    found: dict[str, Settings] = {}
+    names = [spec["base"] for spec in models.values() if spec.get("base")]
+    while names:
+        name = names.pop()
+        if name not in models and name not in found:
+            found[name] = known[name]
+            names += [base] if (base := known[name].get("base")) else []
+    return found
+
+
 def _initial(past: Past, models: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, Settings]]]:
     """Fingerprint -> name and settings of every initial model, with the revision that was used."""
     for record in past.records:
@@ -123,4 +136,5 @@ def _initial(past: Past, models: Mapping[str, Any]) -> Iterator[tuple[str, tuple
         place = (origin["source"], origin.get("file"))
         same = (name for name, one in models.items() if (one.get("source"), one.get("file")) == place)
         name = next(same, f"base_{record.run_id[:8]}")
-        yield record.tags.get(schema.MODEL_FINGERPRINT, ""), (name, {**origin, "license": origin.get("license") or ""})
+        changes = {"license": origin.get("license") or "", "base": (models.get(name) or {}).get("base")}
+        yield record.tags.get(schema.MODEL_FINGERPRINT, ""), (name, {**origin, **changes})

@@ -24,6 +24,7 @@ from lamdagent.rebuild.initial import initial
 from lamdagent.rebuild.part import place
 from tests.searches import of_kind, runs_of, search, tag
 from tests.test_rebuild import run
+from tests.test_replay_command import lamdagent
 
 LORA: dict[str, Any] = {"steps": 3, "batch_size": 4, "micro_batch_size": 2, "max_length": 128, "learning_rate": 1e-2}
 
@@ -165,3 +166,8 @@ def test_a_search_merges_an_adapter_with_its_base(stack: Stack, tmp_path: Path) 
     (merged,) = of_kind(runs, "action")
     assert merged.info.status == "FINISHED" and tag(merged, "action") == "merge_linear"
     assert sorted("base" in json.loads(tag(base, "origin")) for base in of_kind(runs, "base")) == [False, True]
+
+    code, output = lamdagent(tmp_path, "replay", merged.info.run_id, "search.seed=7")
+    assert code == 0, output
+    again = of_kind(runs_of(tmp_path, "lamdagent-smoke"), "action")[-1]
+    assert again.data.params["seed"] == "7" and tag(again, "parents") == tag(merged, "parents")

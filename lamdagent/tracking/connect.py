@@ -24,6 +24,8 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
+from lamdagent.tracking.outage import patience
+
 log = logging.getLogger(__name__)
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -159,7 +161,7 @@ def _unless_locked() -> Iterator[None]:
 
 def _open_server(uri: str) -> MlflowClient:
     """A client of a tracking server. Where nobody listens this fails at once; a server that is busy gets its time."""
-    with _impatient(), _told_after(PROBE_TIMEOUT_S, f"Waiting for {hide_password(uri)} to answer."):
+    with patience(1, ANSWER_TIMEOUT_S), _told_after(PROBE_TIMEOUT_S, f"Waiting for {hide_password(uri)} to answer."):
         return _first_answer(uri)
 
 
@@ -233,22 +235,6 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
     digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
     with FileLock(Path(tempfile.gettempdir()) / f"lamdagent-{os.getuid()}-{digest}.lock"):
         yield
-
-
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """Few retries and a short timeout for MLflow's REST calls; its patient defaults come back afterwards."""
-    values = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_TIMEOUT_S)}
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
 
 
 def _artifact_root(uri: str, name: str) -> str | None:
