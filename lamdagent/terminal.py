@@ -1,6 +1,7 @@
 """What the user sees while a search runs: one line per finished thing, and on a terminal a live line below them."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,25 +113,34 @@ class Terminal:
 
     def table(self, trials: Sequence[Trial], history: History, tasks: Sequence[Task], base: Trial | None) -> None:
         """The pipelines with their scores, best first, test scores where they were taken; then what each one is."""
-        title = (
-            "Best first; +- is one standard error, [] a 95 % interval of the gain over the base (~ not item by item)"
-        )
-        table = Table(title=title, title_justify="left")
-        heads = ("", "model", "search", "gain", "test", "gain", *(f"{task.name} (test)" for task in tasks))
-        for head in heads:
-            table.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
-        for place, trial in enumerate(trials, 1):
-            row = [str(place), trial.model.name if trial.model else "-", figure(trial.score)]
-            row += [_gain(trial, base), figure(trial.test_score), _test_gain(trial, base)]
-            row += [figure(trial.test_scores.get(task.name)) for task in tasks]
-            table.add_row(*map(Text, row))
-        self.console.print(table)
+        table = _scores(trials, tasks, base)
+        unlimited = self.console.options.update(max_width=sys.maxsize)
+        fits = self.console.measure(table, options=unlimited).maximum <= self.console.width
+        self.console.print(table if fits else _scores(trials, (), base))
         for place, trial in enumerate(trials, 1):
             self.say(f"{place:3d}  {chain(trial.model, history) if trial.model else trial.name}")
+            if trial.test_scores and not fits:
+                tests = ", ".join(f"{name} {figure(score)}" for name, score in trial.test_scores.items())
+                self.say(f"     test: {tests}")
 
     def close(self) -> None:
         """Stop the live display."""
         self._progress.stop()
+
+
+def _scores(trials: Sequence[Trial], tasks: Sequence[Task], base: Trial | None) -> Table:
+    """A row for each; a column for the test score on each of `tasks`."""
+    title = "Best first; +- is one standard error, [] a 95 % interval of the gain over the base (~ not item by item)"
+    table = Table(title=title, title_justify="left")
+    heads = ("", "model", "search", "gain", "test", "gain", *(f"{task.name} (test)" for task in tasks))
+    for head in heads:
+        table.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
+    for place, trial in enumerate(trials, 1):
+        row = [str(place), trial.model.name if trial.model else "-", figure(trial.score)]
+        row += [_gain(trial, base), figure(trial.test_score), _test_gain(trial, base)]
+        row += [figure(trial.test_scores.get(task.name)) for task in tasks]
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _gain(trial: Trial, base: Trial | None) -> str:

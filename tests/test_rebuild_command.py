@@ -1,4 +1,4 @@
-"""`python -m lamdagent replay`, `rebuild` and `prune` on a search that has really run: each a process of its own."""
+"""`python -m lamdagent rebuild` and `prune` on a search that has really run: each a process of its own."""
 
 import json
 import os
@@ -30,16 +30,8 @@ class Shelf:
     experiment: str = "lamdagent-smoke"
 
     @property
-    def every(self) -> list[Run]:
-        return of_kind(runs_of(self.folder, self.experiment), "action")
-
-    @property
     def actions(self) -> list[Run]:
-        return [run for run in self.every if not tag(run, "replay_of")]
-
-    @property
-    def replayed(self) -> list[Run]:
-        return [run for run in self.every if tag(run, "replay_of")]
+        return of_kind(runs_of(self.folder, self.experiment), "action")
 
     def run(self, run_id: str) -> Run:
         return client_of(self.folder).get_run(run_id)
@@ -65,14 +57,6 @@ def parents_of(run: Run) -> list[str]:
     return list(json.loads(tag(run, "parents")))
 
 
-def pipeline(shelf: Shelf, run: Run) -> list[tuple[str, str, str]]:
-    """Action types, their data and learning rates, from the run back to the base; every branch of merges."""
-    params = run.data.params
-    own = (tag(run, "action"), params.get("dataset", ""), params.get("learning_rate", ""))
-    below = [shelf.run(parent) for parent in parents_of(run)]
-    return [own, *(step for one in below if tag(one, "kind") == "action" for step in pipeline(shelf, one))]
-
-
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     folder = tmp_path_factory.mktemp("shelf")
@@ -87,28 +71,6 @@ def chain(shelf: Shelf) -> tuple[Run, Run]:
     made = {run.info.run_id: run for run in shelf.actions if run.info.status == "FINISHED"}
     child = next(run for run in made.values() if any(parent in made for parent in parents_of(run)))
     return next(made[parent] for parent in parents_of(child) if parent in made), child
-
-
-@pytest.mark.slow
-class TestReplay:
-    def test_a_pipeline_is_made_again_with_other_data_and_goes_on_where_it_was_cut(
-        self, shelf: Shelf, chain: tuple[Run, Run]
-    ) -> None:
-        child = chain[1]
-        words = ("replay", child.info.run_id, "data_fraction=0.5", "search.seed=3")
-        done = shelf.lamdagent(*words)
-        assert done.returncode == 0, done.stdout + done.stderr
-        made = shelf.replayed
-        assert {run.info.status for run in made} == {"FINISHED"}
-        assert {(run.data.params["data_fraction"], run.data.params["seed"]) for run in made} == {("0.5", "3")}
-        last = next(run for run in made if tag(run, "replay_of") == child.info.run_id)
-        assert "test.score" in last.data.metrics
-        assert pipeline(shelf, last) == pipeline(shelf, child)
-
-        client_of(shelf.folder).delete_run(last.info.run_id)
-        assert shelf.lamdagent(*words).returncode == 0
-        kept = {run.info.run_id for run in made} - {last.info.run_id}
-        assert kept < {run.info.run_id for run in shelf.replayed} and len(shelf.replayed) == len(made)
 
 
 @pytest.mark.slow

@@ -1,0 +1,40 @@
+"""What the user reads at a search's end is whole, however narrow the terminal and however many the tasks."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lamdagent.evaluation.task import Score, Task
+from lamdagent.objects.model import Model
+from lamdagent.terminal import Terminal
+from lamdagent.trial import History, Trial
+
+NAMES = ("calls", "restraint", "instructions", "arithmetic", "commonsense")
+TASKS = [Task(name, name, "acc,none", 1.0) for name in NAMES]
+SCORES = {name: Score(0.125 + number / 10, 0.0625) for number, name in enumerate(NAMES)}
+TRIAL = Trial(
+    "r",
+    "base",
+    "finished",
+    None,
+    Model("a1b2c3d4" * 4, "", base="a1b2c3d4" * 4),
+    SCORES,
+    Score(0.512, 0.011),
+    test_scores=SCORES,
+    test_score=Score(0.498, 0.012),
+)
+
+
+@pytest.mark.parametrize("width", [110, 160, 240])
+def test_no_figure_is_cut(width: int) -> None:
+    told = io.StringIO()
+    view = Terminal(Console(file=told, width=width))
+    view.table([TRIAL], History((TRIAL,)), TASKS, TRIAL)
+    view.close()
+    shown = told.getvalue()
+    table = [line for line in shown.splitlines() if line[:1] in "┏┃┡│└"]
+    assert "…" not in shown and table and max(map(len, table)) <= width
+    for figure in ("model-a1b2c3d4", "0.512 +- 0.011", "0.498 +- 0.012", "0.125 +- 0.062", "0.525 +- 0.062"):
+        assert figure in shown
+    assert all(name in shown for name in NAMES)
