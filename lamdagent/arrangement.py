@@ -12,6 +12,8 @@ from lamdagent.actions.action import ActionType, Scalar
 from lamdagent.config import MemoryConfig, read
 from lamdagent.errors import UserError
 from lamdagent.memory.history import build_history
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.model import Model
 from lamdagent.old_settings import Settings, joined, put_bases
 from lamdagent.plan import Plan, make_outline, make_plan
 from lamdagent.replayed import Replay, Scale, transplanted
@@ -141,7 +143,7 @@ def _changed_by_itself(history: History, types: Sequence[ActionType]) -> Iterato
     kinds = {kind.name: kind for kind in types}
     for trial in history.actions:
         if (action := trial.action) is not None:
-            same = {model.fingerprint: model for model in action.models}
+            same: dict[str, Model | Dataset] = {model.fingerprint: model for model in action.models}
             again = transplanted(action, same, kinds[action.type], action.seed, action.data_fraction)
             if again.fingerprint != action.fingerprint:
                 yield f"{action.type} of the run {trial.run_id}: its data or the version of the action is another now"

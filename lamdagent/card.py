@@ -128,9 +128,10 @@ def _lineage(made: dict[Model, Trial | None], page: str) -> str:
 
 
 def _data(dataset: Dataset, action: Action, plan: Plan) -> tuple[str, ...]:
-    used = max(1, round(action.data_fraction * dataset.rows))
+    used = max(1, round(action.share * dataset.rows))
     settings = plan.config.datasets.get(dataset.name)
     source = (settings.source or settings.function or "") if settings else "not in this configuration"
+    source = f"made by run {dataset.run_id}" if dataset.run_id else source
     of = f"{used} of {dataset.rows}"
     return dataset.name, of, dataset.license or "not stated", source, dataset.description
 

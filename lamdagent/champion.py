@@ -49,7 +49,7 @@ def _commands(champion: Trial, history: History, journal: Journal, plan: Plan) -
     """Log the plain commands; what to do with them, or why there are none."""
     with tempfile.TemporaryDirectory() as work:
         try:
-            write(champion, history, plan, Path(work))
+            write(champion, history, plan, Path(work), journal.rows)
         except UserError as error:
             return f"no plain commands make it again: {error}"
         journal.store.log_folder(champion.run_id, REBUILD_FOLDER, Path(work))

@@ -322,6 +322,8 @@ class ActionConfig:
     """Change it when the function would make another model from the same inputs."""
     timeout_minutes: float = 240.0
     """An action that runs longer is ended as failed."""
+    makes: str = ""
+    """The kind of data that it makes besides the model, for later actions: sft, preference or prompts."""
     needs: list[str] = field(default_factory=list)
     """What must be there where actions run: gpu, or a Python package by its import name."""
     accelerate: Any = None

@@ -8,6 +8,7 @@ from lamdagent.actions.action import Action, ActionType
 from lamdagent.evaluation.task import Split
 from lamdagent.execution.executor import Job
 from lamdagent.objects.adapters import spec_of
+from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.plan import Plan
 from lamdagent.tracking.journal import Journal
@@ -42,17 +43,17 @@ class Jobs:
         """An action's model made and scored on the search split.
 
         Raises:
-            LamdagentError: the weights of an input cannot be had.
+            LamdagentError: the weights or rows of an input cannot be had.
         """
         kind = self.type_of(action)
         folders = {model: self._journal.folder(model) for model in action.models}
         arguments = {
             "run_id": run_id,
             "function": kind.function,
-            "inputs": inputs_of(action, kind, folders.__getitem__),
+            "inputs": inputs_of(action, kind, folders.__getitem__, self._journal.rows),
             "checksums": {folder: model.sha256 for model, folder in folders.items()},
             "seed": action.seed,
-            "data_fraction": action.data_fraction,
+            "data_fraction": action.share,
             "tasks": self._plan.tasks,
             "batch_size": self._plan.config.evaluation.batch_size,
             "output": str(self.output(run_id)),
@@ -87,9 +88,11 @@ class Jobs:
         return next(t for t in self._plan.types if t.name == action.type)
 
 
-def inputs_of(action: Action, action_type: ActionType, folder: Callable[[Model], str]) -> dict[str, Any]:
+def inputs_of(
+    action: Action, action_type: ActionType, folder: Callable[[Model], str], rows: Callable[[Dataset], str]
+) -> dict[str, Any]:
     """The keyword arguments of the action's function: folders of models, files of datasets, hyperparameters."""
-    things = {m.name: folder(m) for m in action.models} | {d.name: d.path for d in action.datasets}
+    things = {m.name: folder(m) for m in action.models} | {d.name: rows(d) for d in action.datasets}
     several = {slot.name for slot in action_type.slots if slot.kind == "models"}
     objects = {slot: [things[name] for name in names] for slot, names in action.slots.items()}
     return {**action.hyperparameters, **{slot: o if slot in several else o[0] for slot, o in objects.items()}}

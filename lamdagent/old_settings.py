@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lamdagent.config import conf_folder
 from lamdagent.errors import UserError
+from lamdagent.objects.dataset import is_made
 from lamdagent.tracking import schema
 from lamdagent.tracking.past import Past
 from lamdagent.tracking.records import RunRecord
@@ -82,7 +83,7 @@ def _named(record: RunRecord) -> Iterator[tuple[str, str]]:
     """Section and key of everything in the settings that a step is of."""
     yield "actions", record.tags.get(schema.ACTION, "")
     for names in json.loads(record.tags.get(schema.SLOTS) or "{}").values():
-        yield from (("datasets", name) for name in names if not name.startswith("model-"))
+        yield from (("datasets", name) for name in names if not (name.startswith("model-") or is_made(name)))
 
 
 def _agree(path: str, known: Settings, given: Settings) -> None:

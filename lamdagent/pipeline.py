@@ -64,7 +64,7 @@ def recipe(trial: Trial, history: History) -> dict[str, Any]:
         if made is None or made.action is None:
             steps.append({"model": model.name, "source": model.location, "fingerprint": model.fingerprint})
         else:
-            steps.append({"model": model.name, "run_id": made.run_id, **step(made.action)})
+            steps.append({"model": model.name, "run_id": made.run_id, **step(made.action), **_also(made)})
     if trial.action is not None:
         steps.append({"model": "this", "run_id": trial.run_id, **step(trial.action)})
     return {"schema": 1, "steps": steps}
@@ -81,13 +81,19 @@ def past(trial: Trial, history: History) -> dict[Model, Trial | None]:
         model = made.model if made and made.model else model
         if model in found:
             return
-        for parent in made.action.models if made and made.action else ():
+        for parent in rests_on(made.action, history) if made and made.action else ():
             visit(parent)
         found[model] = made
 
-    for parent in trial.action.models if trial.action else ():
+    for parent in rests_on(trial.action, history) if trial.action else ():
         visit(parent)
     return found
+
+
+def rests_on(action: Action, history: History) -> list[Model]:
+    """The action's input models, and those of the actions that made its data besides."""
+    makers = (history.by_run.get(dataset.run_id) for dataset in action.datasets if dataset.run_id)
+    return [*action.models, *(maker.model for maker in makers if maker and maker.model)]
 
 
 def step(action: Action) -> dict[str, Any]:
@@ -101,6 +107,11 @@ def step(action: Action) -> dict[str, Any]:
         "data_fraction": action.data_fraction,
         "fingerprint": action.fingerprint,
     }
+
+
+def _also(made: Trial) -> dict[str, Any]:
+    """The data that a step made besides its model."""
+    return {"makes": {made.dataset.name: made.dataset.fingerprint}} if made.dataset else {}
 
 
 def figure(score: Score | None) -> str:

@@ -271,6 +271,8 @@ def _action_type(name: str, settings: ActionConfig) -> ActionType:
     _check_bonds(name, slots, grid)
     if not settings.timeout_minutes > 0:
         raise UserError(f"actions.{name}.timeout_minutes: got {settings.timeout_minutes}, wanted more than 0")
+    if settings.makes and settings.makes not in COLUMNS:
+        raise UserError(f"actions.{name}.makes: got {settings.makes!r}; allowed: {', '.join(COLUMNS)}, or nothing")
     return ActionType(
         name=name,
         description=settings.description,
@@ -280,6 +282,7 @@ def _action_type(name: str, settings: ActionConfig) -> ActionType:
         paper=settings.paper,
         version=settings.version,
         timeout_minutes=settings.timeout_minutes,
+        makes=settings.makes,
         needs=tuple(settings.needs),
         accelerate=launching.read(f"actions.{name}.accelerate", settings.accelerate),
     )

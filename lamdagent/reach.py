@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from lamdagent.actions.action import ActionType, Slot
 from lamdagent.actions.fit import Frame, misfits
 from lamdagent.enumeration import ActionSpace, produced
-from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.model import Model
 
 ENOUGH = 200
@@ -28,7 +28,7 @@ def unreachable(
     `models` are the initial ones, `frames` those of them that are known, by the names that the user gave; models
     without a frame fit each other. `open_pool`: models that nobody knows yet may join, so that only datasets can lack.
     """
-    faults = [_no_data(t, datasets) for t in types]
+    faults = [_no_data(t, [*datasets, *_to_be_made(types)]) for t in types]
     if not any(faults) and not open_pool:
         pool, running = _grown(types, models, datasets, max_depth)
         faults = [_no_models(t, pool, max_depth, frames or {}) if t.name not in running else "" for t in types]
@@ -41,18 +41,25 @@ def _grown(
     """A pool in which every type that can ever run can run, and the names of these types."""
     most = max((slot.minimum for t in types for slot in _model_slots(t)), default=1)
     thin = [_thinned(t, most + 1) for t in types]
-    pool = list(models)
+    pool, data = list(models), list(datasets)
     running: set[str] = set()
     rounds_left = most + 1  # enough for new models to become as many as any slot wants
     while rounds_left and len(running) < len(types):
         tried = {model.fingerprint for model in pool}
-        space = ActionSpace(thin, pool, datasets, tried=tried, max_depth=max_depth)
+        space = ActionSpace(thin, pool, data, tried=tried, max_depth=max_depth)
         found = {t.name: list(itertools.islice(space.actions(t), ENOUGH)) for t in thin}
         new = {name for name, actions in found.items() if actions} - running
         pool += [produced(action, "") for actions in found.values() for action in actions]
         running |= new
+        data += _to_be_made([t for t in thin if t.name in new])
         rounds_left = most + 1 if new else rounds_left - 1
     return pool, running
+
+
+def _to_be_made(types: Sequence[ActionType]) -> list[Dataset]:
+    """Stand-ins for what the types' actions make besides models, with the columns of their kind alone."""
+    kinds = {t.makes: t.name for t in types if t.makes}
+    return [Dataset(f"of {t}", k, "", f"of {t}", 1, "", columns=COLUMNS[k]) for k, t in kinds.items()]  # type: ignore[arg-type]
 
 
 def _thinned(action_type: ActionType, room: int) -> ActionType:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from lamdagent.actions.action import Action, ActionType
+from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import past
-from lamdagent.replayed import transplanted
+from lamdagent.replayed import made_again, transplanted
 from lamdagent.trial import History, Trial
 
 POLICY = "repeat"
@@ -69,7 +70,7 @@ def _again(
 ) -> Trial | None:
     """The last trial of the pipeline made with `seed`; None if one of its steps cannot be made."""
     assert trial.model is not None
-    now: dict[str, Model] = {}
+    now: dict[str, Model | Dataset] = {}
     last: Trial | None = None
     steps = {**past(trial, history), trial.model: trial}
     for model, made in steps.items():
@@ -81,6 +82,7 @@ def _again(
         if last is None or last.model is None:
             return None
         now[model.fingerprint] = last.model
+        now |= made_again(made, last)
     return last
 
 

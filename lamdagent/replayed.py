@@ -8,6 +8,7 @@ from typing import Any, Literal
 from lamdagent.actions.action import Action, ActionType, Scalar
 from lamdagent.enumeration import canonical, fingerprint_of
 from lamdagent.memory.history import MOST_LOST, RETRYABLE
+from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import past
 from lamdagent.trial import History, Trial
@@ -52,8 +53,8 @@ class Replay:
         scale = self.scale
         return [[t.run_id for t in self.trials], scale.seed, scale.fraction, scale.settings, sorted(self.bases.items())]
 
-    def moved(self, action: Action, models: Mapping[str, Model], kind: ActionType) -> Action:
-        """The same step at the new scale, on `models`: fingerprint of an input then -> the model that it is now."""
+    def moved(self, action: Action, models: Mapping[str, Model | Dataset], kind: ActionType) -> Action:
+        """The same step at the new scale, on `models`: fingerprint of an input then -> what it is now."""
         own = sorted({trial.action.seed for trial in self.sources if trial.action})
         seed = action.seed if self.scale.seed is None else self.scale.seed + own.index(action.seed)
         fraction = action.data_fraction if self.scale.fraction is None else self.scale.fraction
@@ -97,7 +98,7 @@ def steps(
     for trial in now.actions:
         trials.setdefault(trial.action.fingerprint if trial.action else "", []).append(trial)
     found: dict[str, Step] = {}
-    models: dict[str, Model] = {}
+    models: dict[str, Model | Dataset] = {}
     at_hand = {model.fingerprint: model for model in initial.values()}
     at_hand |= {then: initial[name] for then, name in replay.bases.items()}
     for model, source in (pair for last in replay.trials for pair in _line(last, replay.history)):
@@ -107,6 +108,7 @@ def steps(
             found[source.run_id] = step = _step(replay, source, source.action, types, models, trials, since)
             if step.state == "made" and step.trial and step.trial.model:
                 models[model.fingerprint] = step.trial.model
+                models |= made_again(source, step.trial)
     return found
 
 
@@ -122,15 +124,15 @@ def _step(
     source: Trial,
     action: Action,
     types: Sequence[ActionType],
-    models: Mapping[str, Model],
+    models: Mapping[str, Model | Dataset],
     trials: Mapping[str, Sequence[Trial]],
     since: int,
 ) -> Step:
     kind = next((one for one in types if one.name == action.type), None)
     if kind is None or not all(dataset.path for dataset in action.datasets):
         return Step(source, None, "failed", why=f"{action.describe()} is of an action or data that is not configured")
-    missing = [model for model in action.models if model.fingerprint not in models]
-    if gone := [model.name for model in missing if model.initial]:
+    missing = [thing for thing in action.made if thing.fingerprint not in models]
+    if gone := [thing.name for thing in missing if isinstance(thing, Model) and thing.initial]:
         return Step(source, None, "failed", why=f"the initial model {gone[0]} is not at hand, or not what it was")
     if missing:
         return Step(source, None, "waits")
@@ -155,25 +157,31 @@ def _standing(source: Trial, action: Action, trials: Sequence[Trial], since: int
     return Step(source, action, "due")
 
 
+def made_again(then: Trial, now: Trial) -> dict[str, Dataset]:
+    """Fingerprint of the data that an action made then -> what it has made now; empty where it makes none."""
+    return {then.dataset.fingerprint: now.dataset} if then.dataset and now.dataset else {}
+
+
 def transplanted(
     action: Action,
-    models: Mapping[str, Model],
+    models: Mapping[str, Model | Dataset],
     kind: ActionType,
     seed: int,
     fraction: float,
     settings: Mapping[str, Scalar] | None = None,
 ) -> Action:
-    """The same step on other models; `models`: fingerprint of an input then -> the model that it is now.
+    """The same step on other inputs; `models`: fingerprint of one then -> what it is now, declared data as it was.
 
     `settings` are hyperparameters that have another value now.
     """
     named: dict[str, Any] = {model.name: models[model.fingerprint] for model in action.models}
-    named |= {dataset.name: dataset for dataset in action.datasets}
+    named |= {dataset.name: models.get(dataset.fingerprint, dataset) for dataset in action.datasets}
     objects = {slot: [named[name] for name in names] for slot, names in action.slots.items()}
     ordered, values = canonical(kind, objects, {**action.hyperparameters, **(settings or {})})
     return replace(
         action,
         models=tuple(o for slot in kind.slots for o in ordered[slot.name] if isinstance(o, Model)),
+        datasets=tuple(o for slot in kind.slots for o in ordered[slot.name] if isinstance(o, Dataset)),
         hyperparameters=values,
         slots={name: tuple(o.name for o in chosen) for name, chosen in ordered.items()},
         fingerprint=fingerprint_of(kind, ordered, values, seed, fraction),

@@ -372,7 +372,7 @@ class Search:
         self._done_before.add(decision.action.fingerprint)
         if known.experiment_id != self.journal.store.experiment_id:
             self.budget.trials += 1
-            self.journal.adopt(known, decision, self.plan, text)
+            self.journal.adopt(known, decision, self.plan, text, self.history())
         self._show(decision.action)
         return True
 
@@ -589,17 +589,18 @@ def pending(history: History) -> tuple[Action, ...]:
 
 
 def action_space(plan: Plan, models: Sequence[Model], history: History, done: Collection[str] = ()) -> ActionSpace:
-    """The legal actions over `models`, what the history's actions made and still has weights, and others' at hand.
+    """The legal actions over `models`, what the history's actions made and is still there, and others' at hand.
 
     `done`: fingerprints that are not offered either, though the history, which may be an excerpt, lacks them.
     """
     made = [t.model for t in history.actions if t.model and t.score and not t.pruned]
     others = [t.model for t in history.foreign if t.model and t.model.location and not t.model.initial]
     unique = {m.fingerprint: m for m in [*models, *others, *made]}
+    data = {d.fingerprint: d for t in history.actions if (d := t.dataset)} | {d.fingerprint: d for d in plan.datasets}
     return ActionSpace(
         plan.types,
         list(unique.values()),
-        plan.datasets,
+        [*plan.datasets, *(d for d in data.values() if d.run_id)],
         tried=tried_fingerprints(history) | set(done),
         seed=plan.config.search.seed,
         data_fraction=plan.config.data_fraction,

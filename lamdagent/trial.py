@@ -8,6 +8,7 @@ from typing import Literal
 from lamdagent.actions.action import Action
 from lamdagent.evaluation.gain import Gain
 from lamdagent.evaluation.task import Score, Split
+from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 
 Status = Literal["finished", "failed", "running"]
@@ -61,6 +62,8 @@ class Trial:
     """Its weights were deleted (see retention.py): it still tells, but is no input any more."""
     source: str = ""
     """Whose run it is: a name under `memory.sources`; empty when it is ours."""
+    dataset: Dataset | None = None
+    """What its action made besides the model, for others to train on."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ class ActionType:
     """Changes when the code would make another model from the same inputs."""
     timeout_minutes: float = 240.0
     """An action that runs longer is ended as FAILED."""
+    makes: str = ""
+    """Kind of the dataset that it makes besides the model; empty for none."""
     needs: tuple[str, ...] = ()
     """What must be there where it runs: `gpu`, or a Python package by its import name."""
     accelerate: Mapping[str, Any] = field(default_factory=dict)
@@ -93,7 +95,7 @@ class Action:
     type: str
     """Name of the action type."""
     models: tuple[Model, ...]
-    """All input models in slot order; their runs are the parents."""
+    """All input models in slot order."""
     datasets: tuple[Dataset, ...]
     """All input datasets in slot order."""
     hyperparameters: Mapping[str, Scalar]
@@ -110,6 +112,18 @@ class Action:
     """The hyperparameters whose values the search chose; the others are fixed and only shown on the run."""
     processes: int = 1
     """How many processes run it together; not in the fingerprint."""
+
+    @property
+    def made(self) -> tuple[Model | Dataset, ...]:
+        """The inputs whose runs are the parents, in slot order: models, and datasets that actions made."""
+        named: dict[str, Model | Dataset] = {model.name: model for model in self.models}
+        named |= {dataset.name: dataset for dataset in self.datasets if dataset.run_id}
+        return tuple(named[name] for names in self.slots.values() for name in names if name in named)
+
+    @property
+    def share(self) -> float:
+        """Of each dataset, how much is used: of one that an action made all of it, since it made it of such a share."""
+        return 1.0 if self.datasets and all(d.run_id for d in self.datasets) else self.data_fraction
 
     def describe(self) -> str:
         """One line, such as `sft_lora(model=model-1a2b3c4d, dataset=calls, learning_rate=0.001)`."""

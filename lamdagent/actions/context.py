@@ -6,18 +6,23 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress, Report
+from lamdagent.objects.dataset import Kind
+from lamdagent.objects.rows import as_text, columns_of, fingerprint_of_rows, keep
 
 Loaded = tuple[Any, Any]
 """(model, tokenizer), the transformers objects: what an action function returns."""
 
 SUBSET = "lamdagent-subset-1"
 """Salt of the order that `data_fraction` cuts; another one would draw other subsets."""
+
+ROWS, ABOUT = "rows.jsonl", "about.json"
+"""Files of a dataset that an action made."""
 
 KNOWN_WARNINGS = (
     # peft 0.21 with transformers 5.23
@@ -41,6 +46,31 @@ class Step(Protocol):
 
 
 @dataclass(frozen=True)
+class Gathered:
+    """Rows that an action has made."""
+
+    kind: Kind
+    rows: list[dict[str, Any]]
+    """At least one, with the canonical columns of the kind."""
+    description: str
+    """One line that the agent reads."""
+
+    def about(self) -> dict[str, Any]:
+        """What is told of them besides the rows, as JSON; read by memory/history.py."""
+        fingerprint = fingerprint_of_rows(as_text(self.rows))
+        told = {"kind": self.kind, "fingerprint": fingerprint, "rows": len(self.rows)}
+        return {**told, "columns": columns_of(self.rows), "description": self.description}
+
+
+class Gathering(Protocol):
+    """Work that makes a dataset, as a value."""
+
+    def run(self, context: "Context") -> Gathered:
+        """Do it."""
+        ...
+
+
+@dataclass(frozen=True)
 class Context:
     """The first argument of every action function; the rest are the action's slots and hyperparameters."""
 
@@ -54,6 +84,8 @@ class Context:
     """Called with a `Progress` as often as the action likes."""
     adapter: Path | None = None
     """Where a LoRA training leaves its adapter besides the merged weights; None = nowhere."""
+    data: Path | None = None
+    """Where an action leaves a dataset that it has made besides the model; None = nowhere."""
     accelerate: Mapping[str, Any] = field(default_factory=dict)
     """accelerate's launch configuration, complete, for trainings over several processes; empty = in this one."""
     processes: int = 1
@@ -62,6 +94,19 @@ class Context:
     def perform(self, step: Step) -> Loaded:
         """Run `step` now. A context that only takes notes would keep it instead."""
         return step.run(self)
+
+    def gather(self, step: "Gathering") -> tuple["Context", str]:
+        """Make a dataset now: the context in which all of it is used, whatever `data_fraction`, and its file.
+
+        A context that only takes notes has the dataset already.
+        """
+        made = step.run(self)
+        text = as_text(made.rows)
+        if self.data:
+            self.data.mkdir(parents=True, exist_ok=True)
+            (self.data / ROWS).write_text(text, encoding="utf-8")
+            (self.data / ABOUT).write_text(json.dumps(made.about()), encoding="utf-8")
+        return replace(self, data_fraction=1.0), str(keep(text))
 
     def load(self, folder: str) -> Loaded:
         """Model (weights in the precision in which they are stored) and tokenizer of a local folder.

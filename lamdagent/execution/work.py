@@ -3,6 +3,7 @@
 Runs in the worker; plain values in, plain values out.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job leaves: figures here, files in its output folder (`model/`, `adapter/`, `samples/`)."""
+    """What a job leaves: figures here, files in its output folder (`model/`, `adapter/`, `dataset/`, `samples/`)."""
 
     scores: Mapping[str, Score]
     """Task name -> score on the task's own scale."""
@@ -40,6 +41,8 @@ class Outcome:
     """Wall time with a GPU in use, times the processes of the action; 0 on a CPU."""
     weights: Seal | None = None
     """Of the model in `model/`; None when nothing was made."""
+    data: Mapping[str, Any] | None = None
+    """What `Gathered.about` tells of the rows in `dataset/`; None when none were made."""
 
 
 def make(
@@ -67,7 +70,7 @@ def make(
     import importlib
     import os
 
-    from lamdagent.actions.context import Context
+    from lamdagent.actions.context import ABOUT, Context
 
     curves: list[Point] = []
 
@@ -81,8 +84,8 @@ def make(
         check(Path(source), checksum)
     folder = Path(output) / "model"
     module, _, name = function.partition(":")
-    beside = Path(output) / "adapter"
-    context = Context(folder, seed, data_fraction, follow, beside, accelerate)
+    beside, data = Path(output) / "adapter", Path(output) / "dataset"
+    context = Context(folder, seed, data_fraction, follow, beside, data, accelerate)
     os.environ["LAMDAGENT_RUN_ID"] = run_id
     try:
         model, tokenizer = getattr(importlib.import_module(module), name)(context, **inputs)
@@ -102,7 +105,8 @@ def make(
     ended = time.monotonic()
     spent = {"action": made - started, "evaluation": ended - made}
     processes = accelerate.get("num_processes", 1)
-    return replace(_outcome(report, scores, curves, spent, processes), weights=sealed)
+    about = json.loads((data / ABOUT).read_text(encoding="utf-8")) if (data / ABOUT).exists() else None
+    return replace(_outcome(report, scores, curves, spent, processes), weights=sealed, data=about)
 
 
 def score(report: Report, *, folder: str, tasks: Sequence[Task], split: Split, batch_size: int, output: str) -> Outcome:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
@@ -10,7 +11,7 @@ from lamdagent.actions.action import PROCESSES, Action, ActionType, Scalar
 from lamdagent.evaluation.gain import Gain, Pairing
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.retry import MICRO
-from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.dataset import COLUMNS, Dataset, is_made
 from lamdagent.objects.model import Model, Origin
 from lamdagent.tracking import schema
 from lamdagent.tracking.records import RunRecord
@@ -19,6 +20,9 @@ from lamdagent.trial import History, Status, Trial
 STATUS: Mapping[str, Status] = {"FINISHED": "finished", "RUNNING": "running", "SCHEDULED": "running"}
 RETRYABLE = ("lost_worker", "interrupted", "orphan", "no_space", "budget")
 """Failures that say little or nothing about the action: it may be chosen again, and no policy holds them against it."""
+FINGERPRINT = re.compile(r"[0-9a-f]{32}")
+LONGEST_DESCRIPTION = 300
+"""Characters of what a run says of the data that it made."""
 MOST_LOST = 2
 """Workers that one action may cost: after so many it is the action, not the machine."""
 
@@ -41,7 +45,7 @@ class Histories:
         self._datasets = {d.name: d for d in datasets}
         self._tasks = tasks
         self._fraction = fraction
-        self._read: dict[str, tuple[RunRecord, tuple[Model | None, ...], Trial]] = {}
+        self._read: dict[str, tuple[RunRecord, tuple[Model | Dataset | None, ...], Trial]] = {}
         self._last = History()
 
     def history(self, records: Iterable[RunRecord], reflection: str = "") -> History:
@@ -50,19 +54,20 @@ class Histories:
         The same object as the last time when nothing has changed.
         """
         models: dict[str, Model] = {}
+        made: dict[str, Dataset] = {}
         read = {}
         unseen: set[str] = set()
         for record in _parents_first(records):
             if not self._sees(record, unseen):
                 unseen.add(record.run_id)
                 continue
-            inputs = tuple(models.get(parent) for parent in record.parents)
+            inputs = tuple(found.get(parent) for found in (models, made) for parent in record.parents)
             known = self._read.get(record.run_id)
             if known is None or known[0] is not record or not _same(known[1], inputs):
-                known = (record, inputs, self._trial(record, models))
+                known = (record, inputs, self._trial(record, models, made))
             read[record.run_id] = known
-            if model := known[2].model:
-                models[record.run_id] = model
+            models |= {record.run_id: known[2].model} if known[2].model else {}
+            made |= {record.run_id: known[2].dataset} if known[2].dataset else {}
         trials = tuple(trial for _, _, trial in read.values())
         self._read = read
         if not _same(trials, self._last.trials) or reflection != self._last.reflection:
@@ -74,10 +79,10 @@ class Histories:
             return True
         return fraction_of(record) == self._fraction and not any(parent in unseen for parent in record.parents)
 
-    def _trial(self, record: RunRecord, models: Mapping[str, Model]) -> Trial:
+    def _trial(self, record: RunRecord, models: Mapping[str, Model], made: Mapping[str, Dataset]) -> Trial:
         action = None
         if record.tags.get(schema.KIND) == "action":
-            action = _action(record, models, self._types, self._datasets)
+            action = _action(record, models, made, self._types, self._datasets)
         return _trial(record, action, self._tasks)
 
 
@@ -169,6 +174,7 @@ def _trial(record: RunRecord, action: Action | None, tasks: Sequence[Task]) -> T
         name=record.name,
         reused=tags.get(schema.REUSED, ""),
         pruned=bool(tags.get(schema.PRUNED)),
+        dataset=_made(record, action) if status == "finished" and action else None,
     )
 
 
@@ -211,9 +217,32 @@ def _model(record: RunRecord) -> Model:
     )
 
 
+def _made(record: RunRecord, action: Action) -> Dataset | None:
+    """The rows that the run's action made; None where there are none, or its tag makes no sense."""
+    told = _json(record.tags.get(schema.DATASET), None)
+    if not isinstance(told, dict) or told.get("kind") not in COLUMNS:
+        return None
+    fingerprint, home = str(told.get("fingerprint", "")), str(told.get("run_id") or record.run_id)
+    if not FINGERPRINT.fullmatch(fingerprint) or not isinstance(told.get("rows"), int):
+        return None
+    columns = told.get("columns")
+    return Dataset(
+        name=f"data-{fingerprint[:8]}",
+        kind=told["kind"],
+        description=str(told.get("description", ""))[:LONGEST_DESCRIPTION],
+        fingerprint=fingerprint,
+        rows=told["rows"],
+        path=f"runs:/{home}/{schema.DATASET_FOLDER}",
+        license=" and ".join(sorted({d.license for d in action.datasets if d.license})),
+        columns=tuple(map(str, columns)) if isinstance(columns, list) else None,
+        run_id=record.run_id,
+    )
+
+
 def _action(
     record: RunRecord,
     models: Mapping[str, Model],
+    made: Mapping[str, Dataset],
     types: Mapping[str, ActionType],
     datasets: Mapping[str, Dataset],
 ) -> Action:
@@ -222,10 +251,18 @@ def _action(
     used = [n for names in slots.values() for n in names if not n.startswith("model-")]
     grid = types[name].grid if name in types else {}
     plain = {"action", "seed", "data_fraction", PROCESSES, *slots}
+    from_runs = [n for names in slots.values() for n in names if n.startswith("model-") or is_made(n)]
+    told = dict(zip(from_runs, record.parents, strict=False)) if len(from_runs) == len(record.parents) else {}
+    data_runs = {name: run_id for name, run_id in told.items() if is_made(name)}
+    found = {name: made[run_id] for name, run_id in data_runs.items() if run_id in made}
+    parents = [p for n, p in told.items() if n not in data_runs] if data_runs else record.parents
     return Action(
         type=name,
-        models=tuple(models.get(p) or Model(fingerprint=p, location="", run_id=p) for p in record.parents),
-        datasets=tuple(datasets.get(n) or Dataset(n, "sft", "", n, 1, "") for n in used),
+        models=tuple(models.get(p) or Model(fingerprint=p, location="", run_id=p) for p in parents),
+        datasets=tuple(
+            datasets.get(n) or found.get(n) or Dataset(n, "sft", "", n, 1, "", run_id=data_runs.get(n, ""))
+            for n in used
+        ),
         hyperparameters={k: _value(v, grid.get(k, ())) for k, v in record.params.items() if k not in plain}
         | ({MICRO: int(rows)} if (rows := record.tags.get(schema.MICRO_BATCH)) else {}),
         fingerprint=record.tags.get(schema.FINGERPRINT, ""),

@@ -1,5 +1,6 @@
-"""A dataset that has passed its check: a file of rows in canonical columns. Reading and mapping is in `sources.py`."""
+"""A dataset that has passed its check: a file of rows in canonical columns. Reading and mapping is in `rows.py`."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,6 +13,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "prompts": ("prompt",),
 }
 """Canonical columns of each kind: strings, or lists of {role, content} messages (TRL's conversational form)."""
+MADE = re.compile(r"data-[0-9a-f]{8}")
+"""Names of datasets that actions made, as neutral as those of models; the user's own may not look like them."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Dataset:
     """Rows ready to train on."""
 
     name: str
-    """The key under `datasets` in the configuration."""
+    """The key under `datasets` in the configuration; see `MADE` for one that an action made."""
     kind: Kind
     """What it can be used for."""
     description: str
@@ -29,14 +32,21 @@ class Dataset:
     rows: int
     """Number of rows, at least 1."""
     path: str
-    """A local JSONL file with the canonical columns of `kind`; further columns are kept."""
+    """A JSONL file with the canonical columns of `kind` and maybe more: local, or `runs:/...` if a run made it."""
     license: str = ""
     """As declared by the user; carried to the model card."""
     dropped: str = ""
     """Which rows were left out as bad, and why, for a person; empty when none was."""
     columns: tuple[str, ...] | None = field(default=None, compare=False)
     """The columns that every row has; None where the rows have not been read."""
+    run_id: str = ""
+    """The MLflow run that made it; empty for one that the user declared."""
 
     def fits(self, kind: str, columns: Iterable[str] = ()) -> bool:
         """Whether it is of that kind and has, for all that is known, those columns too."""
         return self.kind == kind and (self.columns is None or set(columns) <= set(self.columns))
+
+
+def is_made(name: str) -> bool:
+    """Whether an object of that name is a dataset that an action made."""
+    return bool(MADE.fullmatch(name))

@@ -13,7 +13,7 @@ from typing import Any
 
 from lamdagent.config import DatasetConfig
 from lamdagent.errors import UserError
-from lamdagent.objects.dataset import COLUMNS, Dataset
+from lamdagent.objects.dataset import COLUMNS, Dataset, is_made
 from lamdagent.objects.offline import cache_folder
 
 Row = dict[str, Any]
@@ -30,6 +30,10 @@ def load_dataset(name: str, settings: DatasetConfig) -> Dataset:
         UserError: naming the dataset, when it cannot be read, lacks a column or is empty; naming the rows, when some
             teach nothing and are not to be dropped.
     """
+    if is_made(name):
+        raise UserError(
+            f"datasets.{name}: names such as data-1a2b3c4d are those of data that actions make; take another"
+        )
     if settings.kind not in COLUMNS:
         raise UserError(f"datasets.{name}.kind is {settings.kind!r}; allowed: {', '.join(COLUMNS)}")
     if settings.bad_rows not in BAD_ROWS:
@@ -48,17 +52,17 @@ def load_dataset(name: str, settings: DatasetConfig) -> Dataset:
     if not mapped:
         left = f" left ({dropped})" if bad else ""
         raise UserError(f"datasets.{name} has no rows{left}; check its source, split and filter")
-    text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in mapped)
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:32]
+    text = as_text(mapped)
+    fingerprint = fingerprint_of_rows(text)
     return Dataset(
         name=name,
         kind=settings.kind,  # type: ignore[arg-type]
         description=settings.description,
         fingerprint=fingerprint,
         rows=len(mapped),
-        path=str(_stored(fingerprint, text)),
+        path=str(keep(text)),
         license=settings.license,
-        columns=tuple(sorted(set.intersection(*(set(row) for row in mapped)))),
+        columns=columns_of(mapped),
         dropped=dropped,
     )
 
@@ -155,12 +159,32 @@ def _filled(cell: Any) -> bool:
     return isinstance(cell, list) and bool(cell) and all(isinstance(m, dict) and m.get("content") for m in cell)
 
 
-def _stored(fingerprint: str, text: str) -> Path:
-    folder = cache_folder() / "datasets"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{fingerprint}.jsonl"
+def as_text(rows: Sequence[Row]) -> str:
+    """Rows as JSONL: equal rows give equal text."""
+    return "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
+
+
+def fingerprint_of_rows(text: str) -> str:
+    """`Dataset.fingerprint` of what `as_text` gave."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def columns_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The columns that each of the rows, at least one, has."""
+    return tuple(sorted(set.intersection(*(set(row) for row in rows))))
+
+
+def kept(fingerprint: str) -> Path:
+    """Where this machine keeps the rows of that fingerprint, if it does."""
+    return cache_folder() / "datasets" / f"{fingerprint}.jsonl"
+
+
+def keep(text: str) -> Path:
+    """The file, in the user's cache, that has exactly these rows; written once."""
+    path = kept(fingerprint_of_rows(text))
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
             file.write(text)
         os.replace(file.name, path)
     return path

@@ -21,11 +21,13 @@ from lamdagent.execution.space import in_words
 from lamdagent.execution.work import Outcome
 from lamdagent.jobs import EVALUATE_S, PREPARE_S
 from lamdagent.objects.checksum import Seal
+from lamdagent.objects.dataset import Dataset, is_made
 from lamdagent.objects.rows import load_dataset
 from lamdagent.plan import make_outline
 from lamdagent.rebuild.proof import difference, items_of, read_items, within_noise
 from lamdagent.terminal import Terminal
 from lamdagent.tracking import schema
+from lamdagent.tracking.data import rows_of
 from lamdagent.tracking.journal import tasks_tag
 from lamdagent.tracking.records import RunRecord
 from lamdagent.tracking.restore import open_store_of, put_back, read_run, read_text, workplace
@@ -119,8 +121,12 @@ class Rebuilder:
         """The last step of a recipe done again; its inputs are made again before it where they were deleted."""
         config = self._config(record.search_run_id)
         kind = _action_type(config, step["action"])
-        data = {name: _dataset(config, name, known) for name, known in step["datasets"].items()}
-        models = self._models(record, step, before)
+        made = {name: known for name, known in step["datasets"].items() if is_made(name)}
+        names = [name for names in step["inputs"].values() for name in names]
+        runs = dict(zip((n for n in names if n in made or n not in step["datasets"]), record.parents, strict=True))
+        data = {n: _dataset(config, n, known) for n, known in step["datasets"].items() if n not in made}
+        data |= {name: self._rows(name, known, runs[name]) for name, known in made.items()}
+        models = self._models({n: run_id for n, run_id in runs.items() if n not in made}, before)
         folders = data | {name: folder for name, (folder, _) in models.items()}
         objects = {slot: [folders[name] for name in names] for slot, names in step["inputs"].items()}
         several = {slot.name for slot in kind.slots if slot.kind == "models"}
@@ -134,7 +140,7 @@ class Rebuilder:
             function=kind.function,
             inputs={**step["hyperparameters"], **{s: o if s in several else o[0] for s, o in objects.items()}},
             seed=step["seed"],
-            data_fraction=step["data_fraction"],
+            data_fraction=1.0 if made and len(made) == len(data) else step["data_fraction"],  # as `Action.share`
             tasks=(),
             batch_size=1,
             output=str(output),
@@ -143,12 +149,17 @@ class Rebuilder:
         assert outcome.weights is not None
         return Made(output / schema.MODEL_FOLDER, outcome.weights)
 
-    def _models(self, record: RunRecord, step: Step, before: Sequence[Step]) -> dict[str, Place]:
-        """The input models by name; the tag has their runs in the same order."""
-        names = [name for names in step["inputs"].values() for name in names if name not in step["datasets"]]
+    def _models(self, runs: Mapping[str, str], before: Sequence[Step]) -> dict[str, Place]:
+        """The input models by name, of which `runs` has the run ids."""
         given = {other["model"]: other["source"] for other in before if other.get("source")}
-        runs = zip(names, record.parents, strict=True)
-        return {name: self._place(read_run(self._store, run_id), given.get(name, "")) for name, run_id in runs}
+        return {name: self._place(read_run(self._store, run_id), given.get(name, "")) for name, run_id in runs.items()}
+
+    def _rows(self, name: str, fingerprint: str, run_id: str) -> str:
+        """The file of rows that an action made; another experiment's, where its run only stands for that one."""
+        record = read_run(self._store, run_id)
+        home = json.loads(record.tags.get(schema.DATASET) or "{}").get("run_id") or run_id
+        path = f"runs:/{home}/{schema.DATASET_FOLDER}"
+        return str(rows_of(self._store, Dataset(name, "sft", "", fingerprint, 1, path, run_id=run_id)))
 
     def _place(self, record: RunRecord, given: str) -> Place:
         """Where a parent's weights are, or are now; `given`: where they were if others had made them."""

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
 from lamdagent.actions.action import Action
-from lamdagent.actions.context import Context, Loaded, Step, chosen_rows
+from lamdagent.actions.context import Context, Gathering, Loaded, Step, chosen_rows
 from lamdagent.actions.merging import Merging, stored_dtype
 from lamdagent.actions.training import OPTIONAL_COLUMNS, Training
 from lamdagent.enumeration import fingerprint_of
@@ -28,6 +28,15 @@ OWN_ACTIONS = "lamdagent.actions."
 """Functions whose steps can be written down; a user's own may do anything."""
 
 
+Rows = Callable[[Dataset], str]
+"""Dataset -> its local file."""
+
+
+def local_rows(dataset: Dataset) -> str:
+    """Where every dataset is on this machine."""
+    return dataset.path
+
+
 @dataclass(frozen=True)
 class Notes(Context):
     """A context in which nothing runs: the step that an action would do comes back in the model's place."""
@@ -36,12 +45,17 @@ class Notes(Context):
         """Only keep it."""
         return step, None
 
+    def gather(self, step: Gathering) -> tuple[Context, str]:
+        """What it made is there: it is data like any other now."""
+        return self, ""
 
-def write(trial: Trial, history: History, plan: Plan, folder: Path) -> None:
+
+def write(trial: Trial, history: History, plan: Plan, folder: Path, rows: Rows = local_rows) -> None:
     """Write README.md, rebuild.sh, requirements.txt, scripts, merge settings and training rows into `folder`.
 
     `sh rebuild.sh` then leaves every model of the trial's past in `models/<name>`, its own last. Reads the datasets and
-    the initial models' config.json; no weights are needed.
+    the initial models' config.json; no weights are needed. `rows`: dataset -> its local file. What an action has drawn
+    from a model stands there as rows.
 
     Raises:
         UserError: a step is no action of this package, or its dataset, action type or initial model is not at hand as
@@ -49,7 +63,7 @@ def write(trial: Trial, history: History, plan: Plan, folder: Path) -> None:
     """
     if trial.model is None or trial.action is None:
         raise UserError(f"The run {trial.run_id} made no model, so there is nothing to rebuild.")
-    parts = list(_parts(trial, history, plan))
+    parts = list(_parts(trial, history, plan, rows))
     commands = "".join(f"\n# {part.comment}\n" + "".join(f"{line}\n" for line in part.commands) for part in parts)
     packages = sorted({name for part in parts for name in part.packages})
     texts = {name: text for part in parts for name, text in part.files.items()}
@@ -67,17 +81,17 @@ def write(trial: Trial, history: History, plan: Plan, folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _parts(trial: Trial, history: History, plan: Plan) -> Iterator[Part]:
+def _parts(trial: Trial, history: History, plan: Plan, rows: Rows) -> Iterator[Part]:
     assert trial.model is not None
-    steps = [(model, made.action if made else None) for model, made in past(trial, history).items()]
+    steps = list(past(trial, history).items())
     dtypes: dict[str, str | None] = {}
-    for count, (model, action) in enumerate([*steps, (trial.model, trial.action)], 1):
-        number = f"{count:02}"
-        if action is None:
+    for count, (model, made) in enumerate([*steps, (trial.model, trial)], 1):
+        number, action = f"{count:02}", made.action if made else None
+        if made is None or action is None:
             dtypes[place(model)] = _dtype(model)
             yield initial(model, number)
             continue
-        step, data = _step(action, plan)
+        step, data = _step(action, made.dataset, plan, rows)
         first = step.model if isinstance(step, Training) else step.folders[0]
         dtype = dtypes[place(model)] = dtypes[first]  # every action keeps the precision
         if isinstance(step, Training):
@@ -86,8 +100,10 @@ def _parts(trial: Trial, history: History, plan: Plan) -> Iterator[Part]:
             yield merging(step, action, model, number, dtype)
 
 
-def _step(action: Action, plan: Plan) -> tuple[Training | Merging, dict[str, str]]:
-    """What the action does, with the places of its inputs, and the files of its training rows."""
+def _step(
+    action: Action, gathered: Dataset | None, plan: Plan, rows: Rows
+) -> tuple[Training | Merging, dict[str, str]]:
+    """What the action does, with the places of its inputs, and the files of its training rows; `gathered`: its own."""
     kind = next((t for t in plan.types if t.name == action.type), None)
     if kind is None or not kind.function.startswith(OWN_ACTIONS):
         why = "this configuration does not have" if kind is None else f"is code of your own ({kind.function})"
@@ -100,13 +116,13 @@ def _step(action: Action, plan: Plan) -> tuple[Training | Merging, dict[str, str
         why = "its data or its type have changed since, or an input is in another experiment"
         raise UserError(f"{action.describe()} cannot be written as plain commands: {why}.")
     module, _, name = kind.function.partition(":")
-    step, _ = getattr(import_module(module), name)(Notes(Path()), **inputs_of(action, kind, place))
+    step, _ = getattr(import_module(module), name)(Notes(Path()), **inputs_of(action, kind, place, rows))
     if not isinstance(step, Training):
         return step, {}
-    (dataset,) = action.datasets
+    dataset, share = (gathered, 1.0) if gathered else (action.datasets[0], action.share)
     columns = (*step.columns, *OPTIONAL_COLUMNS)
-    file = _rows_file(dataset, action.data_fraction, step.columns)
-    return replace(step, dataset=file), {file: _lines(dataset, action.data_fraction, columns)}
+    file = _rows_file(dataset, share, step.columns)
+    return replace(step, dataset=file), {file: _lines(rows(dataset), share, columns)}
 
 
 def _rows_file(dataset: Dataset, fraction: float, columns: tuple[str, ...]) -> str:
@@ -116,9 +132,9 @@ def _rows_file(dataset: Dataset, fraction: float, columns: tuple[str, ...]) -> s
     return f"data/{re.sub(r'[^A-Za-z0-9_.-]', '_', f'{dataset.name}{share}{further}')}.jsonl"
 
 
-def _lines(dataset: Dataset, fraction: float, columns: tuple[str, ...]) -> str:
+def _lines(path: str, fraction: float, columns: tuple[str, ...]) -> str:
     """The rows that are trained on, in the order in which the trainer gets them."""
-    rows = chosen_rows(dataset.path, fraction, columns)
+    rows = chosen_rows(path, fraction, columns)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 

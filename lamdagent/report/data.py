@@ -12,6 +12,7 @@ from typing import Any
 from lamdagent.evaluation.gain import difference
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.memory.history import RETRYABLE, STATUS, fraction_of, stored_gain
+from lamdagent.objects.dataset import is_made
 from lamdagent.tracking import schema
 from lamdagent.tracking.records import RunRecord
 
@@ -183,6 +184,7 @@ def _node(record: RunRecord, tasks: Sequence[Task], tasks_tag: Any, search_run_i
         "objects": ", ".join(_objects(slots)),
         "params": {_cut(k, VALUE): _cut(v, VALUE) for k, v in sorted(record.params.items())[:60]},
         "parents": parents_of(record),
+        "data_parents": _data_parents(slots, record),
         "own": record.search_run_id == search_run_id,
         "status": STATUS.get(record.status, "failed"),
         "comparable": comparable,
@@ -256,6 +258,16 @@ def _objects(slots: Any) -> list[str]:
     return [_cut(name, VALUE) for name in names if not name.startswith("model-")]
 
 
+def _data_parents(slots: Any, record: RunRecord) -> list[str]:
+    """Those of the parents whose data are an input, and not their models."""
+    inside = [names for names in slots.values() if isinstance(names, list)] if isinstance(slots, dict) else []
+    names = [str(name) for some in inside for name in some]
+    made = [name for name in names if name.startswith("model-") or is_made(name)]
+    pairs = list(zip(made, parents_of(record), strict=False)) if len(made) == len(record.parents) else []
+    models = {run_id for name, run_id in pairs if not is_made(name)}
+    return [run_id for name, run_id in pairs if is_made(name) and run_id not in models]
+
+
 def _number(nodes: Iterable[Node], curve: Sequence[tuple[int, float]]) -> int:
     """Number the search's own trials by their start, counted from the last one back; how many there are."""
     own = [n for n in nodes if n["own"] and n["kind"] == "action"]
@@ -276,7 +288,7 @@ def _place(nodes: Mapping[str, Node]) -> None:
         ready = [i for i in waiting if all(p in done or p == i for p in nodes[i]["parents"])] or [next(iter(waiting))]
         for run_id in ready:
             node = nodes[run_id]
-            parents = [nodes[p] for p in dict.fromkeys(node["parents"]) if p in done]
+            parents = [nodes[p] for p in dict.fromkeys(node["parents"]) if p in done and p not in node["data_parents"]]
             node["depth"] = 1 + max((p["depth"] for p in parents), default=-1)
             node["pipeline"] = "base" if one_base and node["kind"] == "base" else _pipeline(node, parents)
             del waiting[run_id]

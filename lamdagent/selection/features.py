@@ -36,7 +36,7 @@ class Featurizer:
         scores = [self.score(model) for model in action.models]
         features = {f"type={action.type}": 1.0, "depth": float(max(m.depth for m in action.models))}
         features |= {"parents": len(scores) / 2, "spread": max(scores) - min(scores), "parent": max(scores)}
-        features |= {f"data={dataset.name}": 1.0 for dataset in action.datasets}
+        features |= _data("data", action)
         for key, value in action.hyperparameters.items():
             features |= _scaled(f"{action.type}.{key}", value)
         for model in action.models:
@@ -70,11 +70,17 @@ class Featurizer:
         return self._lineages[model.fingerprint]
 
     def _past(self, action: Action) -> Features:
-        past = {f"past.type={action.type}": 1.0} | {f"past.data={d.name}": 1.0 for d in action.datasets}
+        past = {f"past.type={action.type}": 1.0} | _data("past.data", action)
         for parent in action.models:
             for key, value in self._lineage(parent).items():
                 past[key] = past.get(key, 0.0) + value / len(action.models)
         return past
+
+
+def _data(key: str, action: Action) -> Features:
+    """Which data; of what an action made, also that it is such, since nothing else is known of a new one."""
+    made = {f"{key} made": 1.0 for dataset in action.datasets if dataset.run_id}
+    return {f"{key}={dataset.name}": 1.0 for dataset in action.datasets} | made
 
 
 def _scaled(key: str, value: Scalar) -> Features:

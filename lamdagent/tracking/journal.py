@@ -21,6 +21,7 @@ from lamdagent.execution.executor import Failed
 from lamdagent.execution.work import Outcome
 from lamdagent.memory.history import RETRYABLE, scores_on
 from lamdagent.objects.checksum import Seal
+from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import recipe, step
 from lamdagent.plan import Plan
@@ -31,6 +32,7 @@ from lamdagent.report.render import page
 from lamdagent.selection.policy import Decision
 from lamdagent.tracking import schema
 from lamdagent.tracking.claims import ASKED
+from lamdagent.tracking.data import rows_of
 from lamdagent.tracking.layout import local_root
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.records import RunRecord
@@ -40,6 +42,8 @@ from lamdagent.trial import History, Trial
 
 SIGN_S = 60.0
 """Seconds between two signs of life."""
+FOLDERS = (schema.SAMPLES_FOLDER, schema.ADAPTER_FOLDER, schema.DATASET_FOLDER)
+"""What a job may leave beside the weights."""
 CATCH_UP_S = 600.0
 """How long a search that starts waits until the store has what earlier ones could not write."""
 log = logging.getLogger(__name__)
@@ -165,12 +169,11 @@ class Journal:
         None when another search does the same action now, or has just done it.
         """
         action = decision.action
-        parents = [m.run_id or _run_of(m, history) for m in action.models]
         text = f"**{action.describe()}**\n\nPolicy `{decision.policy}`: {_plain(decision.reason)}"
         name = f"{action.type} {'+'.join(d.name for d in action.datasets) or 'of ' + str(len(action.models))}"
         tags = self._tags(decision, plan) | {schema.CLAIM: ASKED}
         run_id = self.store.start_run(
-            self.search_run_id, "action", name, tags, action.params(), parents=parents, text=text
+            self.search_run_id, "action", name, tags, action.params(), parents=_parents(action, history), text=text
         )
         if not self.store.claim(run_id):
             return None
@@ -203,17 +206,16 @@ class Journal:
         """Say on an open run that its model is an older run's."""
         self.store.set_tags(run_id, made.tags)
 
-    def adopt(self, known: RunRecord, decision: Decision, plan: Plan, memory: str) -> None:
+    def adopt(self, known: RunRecord, decision: Decision, plan: Plan, memory: str, history: History) -> None:
         """Take over a finished run of the same action in another experiment."""
         weights = known.tags.get(schema.WEIGHTS) or f"runs:/{known.run_id}/{schema.MODEL_FOLDER}"
-        parents = json.loads(known.tags.get(schema.PARENTS, "[]"))
         run_id = self.store.start_run(
             self.search_run_id,
             "action",
             known.name,
             {**self._tags(decision, plan), schema.REUSED: known.run_id, schema.WEIGHTS: weights, **_lineage(known)},
             decision.action.params(),
-            parents=parents,
+            parents=_parents(decision.action, history),
             text=f"Nothing was run: the result of run `{known.run_id}` in another experiment stands here.",
         )
         scores = scores_on(known, plan.tasks, schema.TASK_PREFIX)
@@ -234,7 +236,7 @@ class Journal:
         if trial is not None and trial.action is not None:
             texts[schema.RECIPE] = _yaml(recipe(trial, history))
         staged = output / schema.MODEL_FOLDER
-        folders = {name: output / name for name in (schema.SAMPLES_FOLDER, schema.ADAPTER_FOLDER)}
+        folders = {name: output / name for name in FOLDERS}
         self.store.finish_run(
             run_id,
             metrics=metrics,
@@ -243,7 +245,12 @@ class Journal:
             folders={name: folder for name, folder in folders.items() if folder.is_dir()},
             staging=staged if staged.is_dir() else None,
             model=ModelEntry(model.name, model.location, params=self._entry_params(trial), tags=_model_tags(model)),
-            tags={**_model_tags(model), **_seal_tags(outcome.weights), schema.WEIGHTS: model.location},
+            tags={
+                **_model_tags(model),
+                **_seal_tags(outcome.weights),
+                **({schema.DATASET: json.dumps(outcome.data)} if outcome.data else {}),
+                schema.WEIGHTS: model.location,
+            },
         )
         shutil.rmtree(output, ignore_errors=True)
 
@@ -321,6 +328,14 @@ class Journal:
         if not model.location.startswith(("runs:/", "models:/")):
             return model.location
         return str(self.store.folder(model.location))
+
+    def rows(self, dataset: Dataset) -> str:
+        """Local file of a dataset's rows.
+
+        Raises:
+            UserError: a run made it, and its rows are gone or not what they were.
+        """
+        return str(rows_of(self.store, dataset)) if dataset.run_id else dataset.path
 
     def staging(self, run_id: str) -> Path | None:
         """A folder beside the run's artifacts, on their file system; None when they are on a server."""
@@ -416,7 +431,9 @@ def _seal_tags(sealed: Seal | None) -> dict[str, str]:
 
 
 def _lineage(record: RunRecord) -> dict[str, str]:
-    """What a taken-over run says of its model."""
+    """What a taken-over run says of its model and data."""
+    told = record.tags.get(schema.DATASET)
+    data = {schema.DATASET: json.dumps({"run_id": record.run_id, **json.loads(told)})} if told else {}
     keys = (
         schema.MODEL_FINGERPRINT,
         schema.MODEL_BASE,
@@ -428,7 +445,7 @@ def _lineage(record: RunRecord) -> dict[str, str]:
         schema.WEIGHTS_BYTES,
         schema.PRUNED,
     )
-    return {key: record.tags[key] for key in keys if key in record.tags}
+    return {key: record.tags[key] for key in keys if key in record.tags} | data
 
 
 def _counts(record: RunRecord) -> bool:
@@ -443,6 +460,11 @@ def _links(uri: str) -> str:
     if parts.scheme not in ("http", "https"):
         return ""
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/", "", ""))
+
+
+def _parents(action: Action, history: History) -> list[str]:
+    """The runs that made (or scored) the action's inputs, in slot order."""
+    return [o.run_id or (_run_of(o, history) if isinstance(o, Model) else "") for o in action.made]
 
 
 def _run_of(model: Model, history: History) -> str:

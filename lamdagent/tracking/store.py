@@ -237,9 +237,13 @@ class Store:
         run_id = self.real(run_id)
         return self._kept(run_id) or self.courier.ask(lambda: weights.model_folder(self.client, run_id))
 
+    def located(self, uri: str) -> str:
+        """`runs:/...` with the run's id in the store, where it was opened while the store was away."""
+        return PROVISIONAL.sub(lambda match: self.real(match[0]), uri)
+
     def folder(self, uri: str) -> Path:
         """Local folder of `runs:/...` or `models:/...`, others' too, see `weights.download_model`."""
-        uri = PROVISIONAL.sub(lambda match: self.real(match[0]), uri)
+        uri = self.located(uri)
         run_id, _, path = uri.removeprefix("runs:/").partition("/")
         kept = self._kept(run_id) if uri.startswith("runs:/") and path == schema.MODEL_FOLDER else None
         try:
