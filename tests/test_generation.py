@@ -68,7 +68,9 @@ def test_right_answers_are_kept_and_learnt(model: str, prompts: str, tmp_path: P
     rows = [json.loads(line) for line in text.splitlines()]
     asked = {json.dumps(row["prompt"], sort_keys=True): row["completion"] for row in letters.rows("first", 40)}
     assert 10 < len(rows) <= 40, "each right answer once: there is one to each prompt"
-    assert all(row["completion"] == asked[json.dumps(row["prompt"], sort_keys=True)] and row["reward"] == 1.0 for row in rows)
+    assert all(
+        row["completion"] == asked[json.dumps(row["prompt"], sort_keys=True)] and row["reward"] == 1.0 for row in rows
+    )
     about = json.loads((tmp_path / "dataset" / "about.json").read_text())
     assert about["fingerprint"] == fingerprint_of_rows(text) and kept(about["fingerprint"]).read_text() == text
     assert (about["kind"], about["rows"], about["columns"]) == ("sft", len(rows), ["completion", "prompt", "reward"])

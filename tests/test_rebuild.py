@@ -26,10 +26,12 @@ from lamdagent.evaluation.harness import evaluate
 from lamdagent.evaluation.task import Score
 from lamdagent.jobs import inputs_of
 from lamdagent.objects.convert import from_gguf
+from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model, Origin
+from lamdagent.objects.rows import kept
 from lamdagent.objects.sources import WHEELS
 from lamdagent.plan import Plan, make_plan
-from lamdagent.rebuild.folder import write
+from lamdagent.rebuild.folder import local_rows, write
 from lamdagent.rebuild.initial import initial
 from lamdagent.rebuild.part import place
 from lamdagent.search import produced
@@ -72,21 +74,32 @@ class Family:
     def make(self, type_name: str, hyperparameters: Mapping[str, Any] | None = None, **slots: Any) -> Model:
         """What the loop and the worker do for one action, without the store."""
         known = {dataset.name: dataset for dataset in self.plan.datasets}
+        known |= {f"of {t.run_id}": t.dataset for t in self.trials if t.dataset}
         objects = {s: [known.get(o, o) for o in (v if isinstance(v, list) else [v])] for s, v in slots.items()}
         models = list(dict.fromkeys([self.base, *(t.model for t in self.trials if t.model)]))
-        space = ActionSpace(self.plan.types, models, self.plan.datasets, seed=7, data_fraction=0.75)
+        data = [*self.plan.datasets, *(t.dataset for t in self.trials if t.dataset)]
+        space = ActionSpace(self.plan.types, models, data, seed=7, data_fraction=0.75)
         action = space.make(type_name, objects, hyperparameters or {})
         kind = next(t for t in self.plan.types if t.name == type_name)
         model = produced(action, f"run-{len(self.trials)}")
-        context = Context(self.folder / model.name, action.seed, action.data_fraction)
+        beside = self.folder / f"data of {model.name}"
+        context = Context(self.folder / model.name, action.seed, action.share, data=beside)
         module, _, name = kind.function.partition(":")
-        parts = getattr(import_module(module), name)(context, **inputs_of(action, kind, self.weights))
+        parts = getattr(import_module(module), name)(context, **inputs_of(action, kind, self.weights, local_rows))
         for part in parts if not (context.output / "config.json").exists() else ():
             part.save_pretrained(context.output)
         score, tested = Score(0.5, 0.1), Score(0.4, 0.1)
         scores = {"spell": score}, score, {"spell": tested}, tested
-        self.trials.append(Trial(str(model.run_id), "action", "finished", action, model, *scores))
+        data = gathered(beside, str(model.run_id)) if kind.makes else None
+        self.trials.append(Trial(str(model.run_id), "action", "finished", action, model, *scores, dataset=data))
         return model
+
+
+def gathered(folder: Path, run_id: str) -> Dataset:
+    """What an action has left there, as the store would tell it."""
+    told = json.loads((folder / "about.json").read_text())
+    name, path = f"data-{told['fingerprint'][:8]}", str(kept(told["fingerprint"]))
+    return Dataset(name, told["kind"], "", told["fingerprint"], told["rows"], path, run_id=run_id)
 
 
 def planned() -> Plan:

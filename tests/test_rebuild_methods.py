@@ -29,6 +29,8 @@ ANSWERS = f"generations: 2, completion_length: 8, reward: '{SUM}'"
 TYPES = {
     "kto_lora": "max_length: 64, lora_rank: 4",
     "orpo_full": "max_length: 64",
+    "rft_full": "max_length: 64, completion_length: 8, reward: 'my_rewards:vowels', threshold: 0.0, answers: 2",
+    "sft_full": "max_length: 64",
     "grpo_lora": f"{ANSWERS}, lora_rank: 4",
     "distill_full": "completion_length: 8",
 }
@@ -76,7 +78,9 @@ def family(mine: Path, tmp_path_factory: pytest.TempPathFactory) -> Family:
         made = Family(plan, base, folder / "made", [first])
         kto = made.make("kto_lora", model=base, dataset="pico_pairs")
         orpo = made.make("orpo_full", model=kto, dataset="pico_pairs")
-        grpo = made.make("grpo_lora", model=base, dataset="words")
+        rft = made.make("rft_full", model=base, dataset="words")
+        sft = made.make("sft_full", model=rft, dataset=f"of {rft.run_id}")
+        grpo = made.make("grpo_lora", model=sft, dataset="words")
         made.make("distill_full", model=orpo, teacher=grpo, dataset="words")
     return made
 
@@ -105,7 +109,7 @@ def test_every_model_comes_out_the_same(family: Family, folder: Path, mine: Path
     environment = inherited | {"PYTHONPATH": modules, "PATH": path, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(["sh", str(folder / "once.sh")], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(family.trials) == 5
+    assert len(family.trials) == 7
     for trial in family.trials[1:]:
         assert trial.model
         expected, found = (
