@@ -472,7 +472,8 @@ def measured(name: str, setting: Setting, facts: Mapping[str, Any], pairs: int, 
 
 def packs(setting: Setting, facts: Mapping[str, Any]) -> int:
     """Sequences that hold about as many tokens as the rows of one step."""
-    return max(1, math.ceil(facts["tokens"]["sft"] / (setting.steps * setting.tokens)))
+    tokens: int = facts["tokens"]["sft"]
+    return max(1, math.ceil(tokens / (setting.steps * setting.tokens)))
 
 
 def _medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
