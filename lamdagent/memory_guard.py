@@ -32,6 +32,8 @@ LETTERS_PER_TOKEN = 4
 OURS = "lamdagent.actions."
 """Functions elsewhere may do anything: nothing is said of them."""
 TRAINING = {"batch_size", "micro_batch_size", "max_length", "lora_rank"}
+PACKED = ("lamdagent.actions.sft:sft_packed",)
+"""Sequences are as long as `max_length`, however short the rows."""
 WITH_REFERENCE = ("lamdagent.actions.preference:dpo",)
 
 Parts = Mapping[str, int]
@@ -106,7 +108,8 @@ def memory_faults(
 def _too_much(action_type: ActionType, shape: Shape, room: Capacity, datasets: Sequence[Dataset]) -> str:
     """What it takes at least and what there is; empty when it fits."""
     parts = least(action_type, shape, room.gpu)
-    if sum(parts.values()) > room.bytes:  # only then it is worth to look how long the rows really are
+    # Only then it is worth to look how long the rows really are.
+    if sum(parts.values()) > room.bytes and action_type.function not in PACKED:
         parts = least(action_type, shape, room.gpu, _longest(action_type, datasets))
     whole = sum(parts.values())
     if whole <= room.bytes:

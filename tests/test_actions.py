@@ -15,7 +15,7 @@ from lamdagent import pico
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.merging import merge
 from lamdagent.actions.preference import dpo
-from lamdagent.actions.sft import sft
+from lamdagent.actions.sft import sft, sft_packed
 from lamdagent.actions.training import Recipe
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress
@@ -155,6 +155,23 @@ def test_only_completions_carry_loss(pico_folder: str, tmp_path: Path) -> None:
     with pytest.raises(ActionFailed, match="max_length=16") as failure:
         sft(Context(tmp_path), model=pico_folder, dataset=str(tmp_path / "rows"), **{**SHORT, "max_length": 16})
     assert failure.value.kind == "bad_data"
+
+
+@pytest.mark.parametrize("rank", [0, 4], ids=["full", "lora"])
+def test_packed_rows_teach_the_same_as_padded_ones(
+    rank: int, pico_folder: str, files: dict[str, str], tmp_path: Path
+) -> None:
+    """All twelve rows in one step: neither sees the others, and none is cut."""
+    seen: dict[str, list[Progress]] = {"padded": [], "packed": []}
+    shared: dict[str, Any] = {"model": pico_folder, "dataset": files["sft"], "steps": 2, "lora_rank": rank}
+    shared |= {"learning_rate": 1e-3, "max_length": 512, "warmup": 0.0}
+    padded, _ = sft(Context(tmp_path, report=seen["padded"].append), batch_size=12, **shared)
+    packed, _ = sft_packed(Context(tmp_path, report=seen["packed"].append), batch_size=1, **shared)
+    for key in ("loss", "grad_norm"):
+        first, second = ([progress.metrics[key] for progress in seen[how]] for how in ("packed", "padded"))
+        assert first == pytest.approx(second, rel=2e-3 if not rank else 2e-2)
+    assert changed(packed, pico_folder) == changed(padded, pico_folder) != set()
+    assert {tensor.dtype for tensor in packed.state_dict().values()} == {torch.bfloat16}
 
 
 def test_a_missing_column_is_named(pico_folder: str, tmp_path: Path) -> None:

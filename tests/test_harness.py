@@ -296,6 +296,30 @@ def test_another_prompt_item_set_or_rule_is_another_version() -> None:
     assert hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12] == "5eab8545adba"
 
 
+def test_a_model_is_scored_on_the_gpu_wherever_it_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is needed: only where to it is moved is looked at."""
+    import torch
+
+    from lamdagent.evaluation.harness import _on_gpu
+
+    class Model:
+        def __init__(self, place: str) -> None:
+            self.device, self.moves = torch.device(place), list[str]()
+
+        def to(self, place: str) -> None:
+            self.moves.append(place)
+
+    def moves(place: str, gpu: bool) -> list[str]:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        model = Model(place)
+        with _on_gpu(model):
+            model.moves.append("scored")
+        return model.moves
+
+    assert moves("cpu", True) == ["cuda", "scored", "cpu"]
+    assert moves("cpu", False) == moves("cuda:1", True) == ["scored"]
+
+
 def test_vllm_is_refused_where_it_is_not_installed_and_its_scores_are_its_own(echo: Task) -> None:
     from lamdagent.config import Config, EvaluationConfig
     from lamdagent.errors import ConfigError

@@ -117,6 +117,17 @@ def test_rows_shorter_than_max_length_take_less(tmp_path: Path) -> None:
     assert memory_faults(smol, (long,), ())[0] and not memory_faults(smol, (long,), (rows,))[0]
 
 
+def test_packed_sequences_are_long_whatever_the_rows(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "a" * 300, "completion": "b" * 100}) + "\n")
+    rows = Dataset("short", "sft", "", "", 1, str(tmp_path / "rows.jsonl"))
+    config = config_of(tmp_path, 150, LLAMA_7B)
+    for function, fits in (("sft", True), ("sft_packed", False)):
+        kind = ActionType(
+            function, "", f"lamdagent.actions.sft:{function}", SFT.slots, SFT.grid | {"max_length": (8192,)}
+        )
+        assert bool(memory_faults(config, (kind,), (rows,))[0]) is not fits
+
+
 def test_thriftiest_setting_and_every_process_count() -> None:
     assert SMOL
     lora = ActionType("sft", "", SFT.function, SFT.slots, SFT.grid | {"lora_rank": (0, 16)})

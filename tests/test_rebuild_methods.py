@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from lamdagent import pico
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
+from lamdagent.actions.sft import sft_packed
 from lamdagent.config import read
 from lamdagent.evaluation.task import Score
 from lamdagent.objects.model import Model
@@ -143,3 +144,10 @@ def test_qlora_is_written_down_too(function: object, tmp_path: Path) -> None:
     for words in ("bits = BitsAndBytesConfig(", "PeftModel.from_pretrained(whole, './models/b-adapter')"):
         assert words in script
     assert "ref_model" not in script and "model.float()" not in script
+
+
+def test_packing_is_written_down_too(tmp_path: Path) -> None:
+    step, _ = sft_packed(Notes(tmp_path), model="./models/a", dataset="data/rows.jsonl")  # type: ignore[arg-type]
+    script = _script(step, "./models/b", 0)
+    compile(script, "script", "exec")
+    assert "packing=True" in script and "completion_only_loss=True" in script

@@ -68,7 +68,7 @@ def run_task(model: Any, tokenizer: Any, task: Task, split: Split, report: Repor
         ActionFailed: kind `bad_model`: the model yields no numbers.
         UserError: lm-eval has no such task or split.
     """
-    with _finite(model), _quiet():
+    with _finite(model), _quiet(), _on_gpu(model):
         lm = _language_model(model, copy.deepcopy(tokenizer), batch_size, partial(_say, report, task))
         return run_with(lm, task, split, chat=bool(getattr(tokenizer, "chat_template", None)))
 
@@ -179,6 +179,21 @@ def _write(path: Path, samples: Sequence[dict[str, Any]], task: Task) -> None:
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _on_gpu(model: Any) -> Iterator[None]:
+    """On the GPU if there is one: a merge leaves its model on the CPU, and lm-eval leaves it where it is."""
+    import torch
+
+    if model.device.type != "cpu" or not torch.cuda.is_available():
+        yield
+        return
+    model.to("cuda")
+    try:
+        yield
+    finally:
+        model.to("cpu")
 
 
 @contextmanager
