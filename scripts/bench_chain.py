@@ -8,9 +8,10 @@ By hand (scripts/plain_chain.py: TRL, peft, mergekit and lm-eval alone) it is do
 scripts usually are (lm-eval's and mergekit's own commands among them), and by an expert in one process. Ours are the
 jobs of a search in a worker that is started for it, imports included. Settings, rows and items are the same.
 
-Ours computes only the logits that a loss needs, which rounds otherwise. So that equal work is compared, the chain by
-hand is done once more, unmeasured, with just that changed: its weights must be ours bit by bit, else the exit code is 1.
-Scores of the measured runs are compared, too. The last line is one JSON object with the figures.
+Ours computes only the logits that a loss needs, which may round otherwise. Where the weights of all runs are not the
+same bit by bit, the chain by hand is done once more, unmeasured, with just that changed: its weights must be ours, else
+the exit code is 1. Scores are told, not asserted: on equal weights in bf16, replies hang on where weights lie in memory
+and on how prompts are batched. The last line is one JSON object with the figures.
 """
 
 import dataclasses
@@ -203,22 +204,25 @@ def main() -> None:
         chain = Chain(plan, base_of(plan), chosen.items, Path(folder))
         ways = {way.__name__: partial(way, chain) for way in (processes, one_process, ours)}
         done = in_turn(chosen.pairs, ways)
-        checked = check(chain).folder
-        same = [_same(checked, found.folder) for found in done["ours"]]
-        plain = [_same(found.folder, done["ours"][0].folder) for found in done["processes"] + done["one_process"]]
+        mine = done["ours"][0].folder
+        every = [found.folder for found in done["processes"] + done["one_process"]]
+        same = all(_same(mine, folder) for folder in every)
+        compact = same or _same(mine, check(chain).folder)
+        again = all(_same(mine, found.folder) for found in done["ours"])
     scores = {name: [found.scores for found in runs] for name, runs in done.items()}
     seconds = {name: [round(found.seconds, 2) for found in runs] for name, runs in done.items()}
     figures = {"model": chosen.model, "pairs": chosen.pairs, "items": chosen.items, "seconds": seconds}
-    figures |= {"weights_equal": all(same), "weights_equal_without_compact": all(plain)}
+    figures |= {"weights_equal": compact and again, "weights_equal_with_all_logits": same}
     figures |= {"scores_equal": len({json.dumps(one) for each in scores.values() for one in each}) == 1}
     figures |= {"scores": {name: each[0] for name, each in scores.items()}}
     rows = [
         Row("ratio_processes", "ours / a process per step", Ratio.of(seconds["ours"], seconds["processes"]), "<= 0.8"),
         Row("ratio_one_process", "ours / one process", Ratio.of(seconds["ours"], seconds["one_process"]), "<= 1.05"),
     ]
-    print(f"the same weights, bit by bit: {all(same)} - the same scores in all runs: {figures['scores_equal']}")
+    print(f"the same weights, bit by bit: {figures['weights_equal']}")
+    print(f"the same scores in all runs: {figures['scores_equal']}")
     show(f"{chosen.model}: SFT -> DPO -> merge, each scored", rows, figures)
-    if not all(same):
+    if not figures["weights_equal"]:
         raise SystemExit("the weights differ")
 
 
