@@ -33,9 +33,9 @@ def test_says_what_it_measures(script: str) -> None:
 
 @pytest.mark.slow
 def test_chain() -> None:
-    found = figures("bench_chain.py", "--pairs", "1", "--items", "4")
-    for key in ("ratio_processes", "ratio_one_process"):
-        assert all(math.isfinite(found[name]) and found[name] > 0 for name in (key, f"{key}_low", f"{key}_high"))
+    found = figures("bench_chain.py", "--pairs", "1", "--items", "4", "--quick")
+    names = ("ratio_one_process", "ratio_one_process_low", "ratio_one_process_high")
+    assert all(math.isfinite(found[name]) and found[name] > 0 for name in names)
     assert found["weights_equal"] and found["scores_equal"]
     assert all(len(each) == 1 and each[0] > 0 for each in found["seconds"].values())
 
