@@ -10,8 +10,8 @@ jobs of a search in a worker that is started for it, imports included. Settings,
 
 Ours computes only the logits that a loss needs, which may round otherwise. Where the weights of all runs are not the
 same bit by bit, the chain by hand is done once more, unmeasured, with just that changed: its weights must be ours, else
-the exit code is 1. Scores are told, not asserted: on equal weights in bf16, replies hang on where weights lie in memory
-and on how prompts are batched. The last line is one JSON object with the figures.
+the exit code is 1. Scores are told, not asserted: in bf16, single replies have differed on equal weights, also between
+the two ways by hand. The last line is one JSON object with the figures.
 """
 
 import dataclasses

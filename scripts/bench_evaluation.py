@@ -9,9 +9,9 @@ its folder, in a worker that has its imports behind it. `ratio_phase`, the evalu
 on a loaded model against ours on the same, imports and loading left out on both sides. Same model (what a first
 training of the experiment makes of its base), items and batch size.
 
-In float32, the exit code is 1 unless each item has the same score in all runs. With `--dtype bfloat16` a reply hangs on
-how weights lie in memory and prompts in batches, in lm-eval's own runs too: how many items differ is told. The last
-line is one JSON object with the figures.
+In float32, the exit code is 1 unless each item has the same score in all runs. With `--dtype bfloat16` rounding decides
+between near-equal tokens, and it is another one where prompts are read otherwise: how many items differ is told. The
+last line is one JSON object with the figures.
 """
 
 import io
