@@ -1,0 +1,48 @@
+"""The benchmarks run, compare equals, and end with their figures; how fast anything is, is not asserted."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("bench_*.py"))
+
+
+def output(*arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *(f"scripts/{arguments[0]}", *arguments[1:])]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def figures(*arguments: str) -> dict[str, Any]:
+    return dict(json.loads(output(*arguments).splitlines()[-1]))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_says_what_it_measures(script: str) -> None:
+    assert "usage" in output(script, "--help")
+
+
+@pytest.mark.slow
+def test_chain() -> None:
+    found = figures("bench_chain.py", "--pairs", "1", "--items", "4", "--quick")
+    names = ("ratio_one_process", "ratio_one_process_low", "ratio_one_process_high")
+    assert all(math.isfinite(found[name]) and found[name] > 0 for name in names)
+    assert found["weights_equal"] and found["scores_equal"]
+    assert all(len(each) == 1 and each[0] > 0 for each in found["seconds"].values())
+
+
+@pytest.mark.slow
+def test_merging() -> None:
+    found = figures("bench_merging.py", "--pairs", "1", "--methods", "linear")
+    names = ("ratio_worker", "ratio_fresh", "ratio_memory", "worker_linear", "fresh_linear", "memory_linear")
+    assert all(math.isfinite(found[name]) and found[name] > 0 for name in names)
+    assert found["equal"]
