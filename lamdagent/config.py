@@ -59,7 +59,8 @@ class AgentConfig:
     """Who chooses."""
 
     kind: str = "auto"
-    """auto, hybrid, llm, surrogate, tpe or random; auto = hybrid when `model` is set, else surrogate."""
+    """auto, hybrid, llm, surrogate, tpe or random; auto = hybrid when `model` is set, else surrogate. The paper's
+    baselines: all_data_sft, ties_grid."""
     model: str | None = None
     """LLM in litellm's form, such as openai/gpt-4o or ollama_chat/qwen3:4b."""
     api_base: str | None = None

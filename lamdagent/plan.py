@@ -30,9 +30,10 @@ from lamdagent.objects.sources import check_source, kind_of, local_path
 from lamdagent.preflight import MODES, Findings, preflight
 from lamdagent.reach import unreachable
 from lamdagent.replayed import Replay
+from lamdagent.selection.baselines import BASELINES, baseline_faults
 from lamdagent.tracking import schema
 
-POLICIES = ("auto", "hybrid", "llm", "surrogate", "tpe", "random")
+POLICIES = ("auto", "hybrid", "llm", "surrogate", "tpe", "random", *BASELINES)
 EXECUTIONS = ("local", "inline", "ray")
 SLOT_KINDS = ("model", "models", *COLUMNS)
 ROLES = ("any", "initial", "produced")
@@ -86,6 +87,7 @@ def make_plan(config: Config) -> Plan:
     faults += launching.need_faults(types, config.execution)
     datasets = _each(faults, config.datasets, load_dataset)
     tasks = _each(faults, config.tasks, partial(_task, evaluation=config.evaluation))
+    faults += [] if faults else baseline_faults(config.agent.kind, types, datasets)
     faults += source_faults(config)
     specs = _each(faults, config.models, lambda name, _: (name, spec_of(name, config.models)))
     faults += [f"models.{name}: {fault}" for name, spec in specs for fault in check_source(spec)]

@@ -40,6 +40,7 @@ from lamdagent.promotion import Standing
 from lamdagent.repeats import POLICY, spreads
 from lamdagent.replayed import Replay
 from lamdagent.selection.agent import Agent
+from lamdagent.selection.baselines import BASELINES
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.selection.replay import ReplayPolicy
 from lamdagent.terminal import Terminal
@@ -358,7 +359,8 @@ class Search:
     def _nothing(self) -> str:
         """Why no action can start; empty after a moment when another search is at what is waited for."""
         if self.replaying is None:
-            return "every legal action has been tried"
+            baseline = self.plan.config.agent.kind in BASELINES
+            return "the baseline is complete" if baseline else "every legal action has been tried"
         if self.replaying.waiting and not self.flight:
             self.journal.sign_of_life()
             time.sleep(1.0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lamdagent.config import Config
 from lamdagent.enumeration import ActionSpace
 from lamdagent.evaluation.task import Task
+from lamdagent.selection.baselines import BASELINES
 from lamdagent.selection.calls import Trace
 from lamdagent.selection.client import Client, ClientSettings
 from lamdagent.selection.policy import Policy
@@ -55,6 +56,8 @@ def make_agent(config: Config, tasks: tuple[Task, ...], trace: Trace | None = No
         return Agent(SurrogatePolicy(), f"the built-in surrogate chooses, no LLM is asked{hint}")
     if kind == "tpe":
         return Agent(TPEPolicy(), "the tree-structured Parzen estimator of Optuna chooses (agent=tpe)")
+    if kind in BASELINES:
+        return Agent(BASELINES[kind], f"nobody chooses: the paper's baseline (agent={kind})")
     return _llm_agent(config, kind, tasks, trace)
 
 
