@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from lamdagent.enumeration import ActionSpace
 from lamdagent.errors import UserError
 from lamdagent.evaluation.harness import evaluate
 from lamdagent.evaluation.task import Score
+from lamdagent.execution.executor import Progress
 from lamdagent.jobs import inputs_of
 from lamdagent.objects.convert import from_gguf
 from lamdagent.objects.dataset import Dataset
@@ -53,6 +54,8 @@ SHORT = "steps: 3, batch_size: 4, micro_batch_size: 2, max_length: 64, learning_
 TRAININGS = {"sft_full": "", "sft_lora": ", lora_rank: 4, lora_layers: 2", "dpo_full": "", "dpo_lora": ", lora_rank: 4"}
 MERGES = ("merge_linear", "merge_slerp", "merge_ties", "merge_dare_ties")
 BASE = "b" * 32
+RELATIVE = 1e-4
+"""Between two ways to sum the same loss in bf16 and fp32; the models that come out are equal bit by bit."""
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Family:
     base: Model
     folder: Path
     trials: list[Trial]
+    curves: dict[str, list[Progress]] = field(default_factory=dict)
 
     @property
     def history(self) -> History:
@@ -83,7 +87,8 @@ class Family:
         kind = next(t for t in self.plan.types if t.name == type_name)
         model = produced(action, f"run-{len(self.trials)}")
         beside = self.folder / f"data of {model.name}"
-        context = Context(self.folder / model.name, action.seed, action.share, data=beside)
+        curve = self.curves.setdefault(model.name, [])
+        context = Context(self.folder / model.name, action.seed, action.share, curve.append, data=beside)
         module, _, name = kind.function.partition(":")
         parts = getattr(import_module(module), name)(context, **inputs_of(action, kind, self.weights, local_rows))
         for part in parts if not (context.output / "config.json").exists() else ():
@@ -173,6 +178,20 @@ class TestCommands:
             assert {f.name for f in again.iterdir()} == {f.name for f in made.iterdir()}
             for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
                 assert (again / name).read_text() == (made / name).read_text()
+
+    def test_loss_curves_are_the_same(self, family: Family, rebuilt: Path) -> None:
+        """Step by step: what our action reported, and what TRL's own trainer logged in the script."""
+        trained = [t for t in family.trials if t.action and t.action.type in TRAININGS]
+        assert len(trained) == len(TRAININGS)
+        for trial in trained:
+            assert trial.model
+            state = json.loads((rebuilt / f"{place(trial.model)}-trainer_state.json").read_text())
+            logged = {log["step"]: log for log in state["log_history"] if "loss" in log}
+            reported = {p.done: p.metrics for p in family.curves[trial.model.name] if "loss" in p.metrics}
+            assert logged.keys() == reported.keys() == set(range(1, state["max_steps"] + 1))
+            for key in ("loss", "grad_norm", "learning_rate"):
+                curves = [[log[key] for log in some.values()] for some in (logged, reported)]
+                assert curves[0] == pytest.approx(curves[1], rel=RELATIVE), (trial.name, key)
 
     def test_scores_are_the_same(self, family: Family, rebuilt: Path) -> None:
         last = family.trials[-1].model

@@ -105,6 +105,7 @@ trainer = {step.method}Trainer(
     processing_class=tokenizer,
 {further})
 trainer.train()
+trainer.state.save_to_json({f"{target}-trainer_state.json"!r})
 
 {_made(step, target)}
 restored(made, config, generation_config, dtype).save_pretrained({target!r})
