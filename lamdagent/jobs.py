@@ -88,8 +88,16 @@ class Jobs:
         return next(t for t in self._plan.types if t.name == action.type)
 
 
+def local_rows(dataset: Dataset) -> str:
+    """The file of a dataset that is on this machine."""
+    return dataset.path
+
+
 def inputs_of(
-    action: Action, action_type: ActionType, folder: Callable[[Model], str], rows: Callable[[Dataset], str]
+    action: Action,
+    action_type: ActionType,
+    folder: Callable[[Model], str],
+    rows: Callable[[Dataset], str] = local_rows,
 ) -> dict[str, Any]:
     """The keyword arguments of the action's function: folders of models, files of datasets, hyperparameters."""
     things = {m.name: folder(m) for m in action.models} | {d.name: rows(d) for d in action.datasets}

@@ -171,6 +171,18 @@ class TestSearch:
         assert len(fingerprints) == len(set(fingerprints)) > len(of_kind(runs, "action"))
         assert all(run.info.status == "FINISHED" for run in now)
 
+    def test_another_experiment_takes_them_over(self, searched: tuple[Path, list[Run]]) -> None:
+        folder, _ = searched
+        code, output = lamdagent(folder, *GENERATED, "tracking.experiment=elsewhere", "budget.trials=8")
+        assert code == 0, output
+        now = runs_of(folder, "elsewhere")
+        taken = [run for run in of_kind(now, "action") if tag(run, "reused_from") and tag(run, "dataset")]
+        known = {run.info.run_id for run in runs_of(folder, "generated")}
+        assert taken and {json.loads(tag(run, "dataset"))["run_id"] for run in taken} <= known
+        here = {run.info.run_id for run in now}
+        assert learners(now) and all(set(json.loads(tag(run, "parents"))) <= here for run, _ in learners(now))
+        assert all(run.info.status == "FINISHED" for run in now)
+
     def test_a_replay_makes_the_data_again(self, searched: tuple[Path, list[Run]]) -> None:
         folder, runs = searched
         last, old = learners(runs)[-1]

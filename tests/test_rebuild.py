@@ -25,14 +25,14 @@ from lamdagent.errors import UserError
 from lamdagent.evaluation.harness import evaluate
 from lamdagent.evaluation.task import Score
 from lamdagent.execution.executor import Progress
-from lamdagent.jobs import inputs_of
+from lamdagent.jobs import inputs_of, local_rows
 from lamdagent.objects.convert import from_gguf
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.rows import kept
 from lamdagent.objects.sources import WHEELS
 from lamdagent.plan import Plan, make_plan
-from lamdagent.rebuild.folder import local_rows, write
+from lamdagent.rebuild.folder import write
 from lamdagent.rebuild.initial import initial
 from lamdagent.rebuild.part import place
 from lamdagent.search import produced

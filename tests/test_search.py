@@ -463,6 +463,7 @@ class TestFaultyActions:
             assert tag(run, "fingerprint") == tag(first, "fingerprint")
             assert run.data.metrics["score"] == first.data.metrics["score"]
             assert tag(run, "weights") == f"runs:/{first.info.run_id}/model"
+            assert set(json.loads(tag(run, "parents"))) <= {other.info.run_id for other in runs}, "of this experiment"
         (fresh,) = (run for run in of_kind(runs, "action") if not tag(run, "reused_from"))
         assert fresh.data.params["amount"] == "0.4" and (artifacts(fresh) / "model" / "config.json").exists()
 

@@ -14,7 +14,7 @@ from lamdagent.actions.merging import Merging, stored_dtype
 from lamdagent.actions.training import OPTIONAL_COLUMNS, Training
 from lamdagent.enumeration import fingerprint_of
 from lamdagent.errors import UserError
-from lamdagent.jobs import inputs_of
+from lamdagent.jobs import inputs_of, local_rows
 from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.model import Model
 from lamdagent.pipeline import chain, past
@@ -30,11 +30,6 @@ OWN_ACTIONS = "lamdagent.actions."
 
 Rows = Callable[[Dataset], str]
 """Dataset -> its local file."""
-
-
-def local_rows(dataset: Dataset) -> str:
-    """Where every dataset is on this machine."""
-    return dataset.path
 
 
 @dataclass(frozen=True)
