@@ -10,6 +10,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar, Slot
@@ -95,6 +96,7 @@ class ActionSpace:
         self.seed = seed
         self.data_fraction = data_fraction
         self._families_of: dict[str, list[dict[str, list[Any]]]] = {}
+        self._alike_of: dict[tuple[bool, bool, bool], list[list[Model]]] = {}
         self._every_of: dict[str, list[Action]] = {}
 
     def available(self) -> list[ActionType]:
@@ -192,21 +194,31 @@ class ActionSpace:
     def _grouped(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
         merges = any(slot.kind == "models" for slot in action_type.slots)
         rebased = merges and any(slot.kind == "model" for slot in action_type.slots)
-        frames = {model.fingerprint: model.frame for model in self.models if model.initial}
         paired = any(slot.unlike for slot in action_type.slots)
+        groups = self._alike(merges, rebased, paired)
+        families = [{s.name: self._fitting(s, models) for s in action_type.slots} for models in groups]
+        return [f for f in families if self._choices(action_type, f) > 0]
+
+    def _alike(self, merges: bool, rebased: bool, paired: bool) -> list[list[Model]]:
+        """Models that fit together; most types ask for one of three ways, and a pool may be large."""
+        if (merges, rebased, paired) in self._alike_of:
+            return self._alike_of[merges, rebased, paired]
+        frames = {model.fingerprint: model.frame for model in self.models if model.initial} if merges else {}
         groups: dict[tuple[Any, ...], list[Model]] = {}
         for model in self.models:
-            frame = model.frame or frames.get(model.base, "")
-            alike = (model.architecture, model.vocabulary, frame)
-            key = alike if merges else (model.vocabulary,) if paired else ()
+            key: tuple[Any, ...] = (model.vocabulary,) if paired else ()
+            if merges:
+                key = (model.architecture, model.vocabulary, model.frame or frames.get(model.base, ""))
             groups.setdefault((*key, model.base) if rebased else key, []).append(model)
-        families = [{s.name: self._fitting(s, models) for s in action_type.slots} for models in groups.values()]
-        return [f for f in families if self._choices(action_type, f) > 0]
+        self._alike_of[merges, rebased, paired] = list(groups.values())
+        return self._alike_of[merges, rebased, paired]
 
     def _fitting(self, slot: Slot, models: Sequence[Model]) -> list[Any]:
         if not _holds_models(slot):
             return [d for d in self.datasets if d.fits(slot.kind, slot.columns)]
-        return [m for m in models if slot.role == "any" or m.initial == (slot.role == "initial")]
+        if slot.role == "any":
+            return list(models)
+        return [m for m in models if m.initial == (slot.role == "initial")]
 
     def _choices(self, action_type: ActionType, family: Mapping[str, Sequence[Any]]) -> int:
         counts = {slot.name: _count(action_type, slot, len(family[slot.name])) for slot in action_type.slots}
@@ -263,7 +275,7 @@ def _placements(slots: Sequence[Slot], family: Mapping[str, Sequence[Any]]) -> I
 
 
 def _picks(slot: Slot, things: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-    ordered = sorted(things, key=lambda o: o.fingerprint) if slot.kind == "models" else things
+    ordered = sorted(things, key=attrgetter("fingerprint")) if slot.kind == "models" else things
     for k in range(slot.minimum, slot.maximum + 1):
         yield from itertools.permutations(ordered, k) if slot.ordered else itertools.combinations(ordered, k)
 

@@ -1,7 +1,7 @@
 """The end of a search: the finalists' gains over the base, who is promoted, and what is written of it."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from lamdagent.evaluation.gain import Gain, Items, gain_over
@@ -35,10 +35,13 @@ def promote(best: Sequence[Trial], history: History, journal: Journal, plan: Pla
     return standings
 
 
-def champion_of(standings: Sequence[Standing], history: History) -> Trial | None:
-    """The selected finalist, else the best base; None where nothing has a score."""
+def champion_of(standings: Sequence[Standing], history: History, real: Callable[[str], str]) -> Trial | None:
+    """The selected finalist, else the best base; None where nothing has a score.
+
+    `real`: a finalist's run -> its id in the store, which may have given it one since.
+    """
     selected = next((s.trial.run_id for s in standings if s.state == "selected"), None)
-    return history.by_run[selected] if selected else history.base()
+    return history.by_run[real(selected)] if selected else history.base()
 
 
 def champion_of_more_data(records: Sequence[RunRecord], scope: float | None) -> str:

@@ -139,12 +139,13 @@ class Search:
             for fraction in self.plan.config.ladder.rungs[1:]:
                 reason = self._climb(fraction, reason)
             self._test(reason)
+            self.settled()  # else the items of what waits cannot be read
             best = self._finalists(self.history())
             standings = promote(best, self.history(), self.journal, self.plan) if best or not self.plan.replay else []
             self._repeat([standing.trial for standing in standings])
             history = self.history()
-            champion = champion_of(standings, history)
-            registered = self._register(champion, history)
+            champion = champion_of(standings, history, self.journal.store.real)
+            registered = self._register(champion)
             status, why = "FINISHED", ""
             return Result(history, champion, registered, reason, tuple(standings))
         except KeyboardInterrupt:
@@ -548,15 +549,17 @@ class Search:
         same = [t for t in self.history().actions if t.action and t.action.fingerprint == action.fingerprint]
         return next((t for t in reversed(same) if t.score and not t.pruned), None)
 
-    def _register(self, champion: Trial | None, history: History) -> str:
+    def _register(self, champion: Trial | None) -> str:
         """The search has not ended before its winner is where others find it."""
         if champion is None or champion.kind == "base":
             return ""
         if not self.settled():
             return f"champion: {champion.run_id}, not registered while the store is away"
+        history = self.history()
+        run_id = self.journal.store.real(champion.run_id)
         if other := champion_of_more_data(self.journal.records(), self.plan.config.scope):
-            return f"champion: {champion.run_id}, not registered: {other} was chosen with more of the data and stays"
-        return register(champion, history, self.journal, self.flight, self.plan)
+            return f"champion: {run_id}, not registered: {other} was chosen with more of the data and stays"
+        return register(history.by_run[run_id], history, self.journal, self.flight, self.plan)
 
     def settled(self) -> bool:
         """Wait for a store that is away, some minutes in all; whether it has got everything."""

@@ -154,6 +154,8 @@ class Told:
     kills: Counter[str] = field(default_factory=Counter)
     codes: Counter[int] = field(default_factory=Counter)
     faults: list[Fault] = field(default_factory=list)
+    ending: str = ""
+    """The last lines of a search that came to its end."""
 
 
 class Soak:
@@ -183,6 +185,7 @@ class Soak:
             if code is not None:
                 self.told.codes[code] += 1
                 if code == 0:
+                    self.told.ending = "".join(driver.lines[-20:])
                     return
                 said = driver.lines[-2:] if code != 70 else driver.lines  # 70 comes with a traceback
                 say(f"  the driver ended with {code}: {''.join(said).strip()}")
@@ -346,6 +349,8 @@ def main() -> None:
                 soak.server.kill()
             for kind, about in found:
                 say(f"  FAULT {kind}: {about}")
+            if found:
+                say(soak.told.ending)
             faults.update(kind for kind, _ in found)
             kills += soak.told.kills
             codes += soak.told.codes

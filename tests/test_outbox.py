@@ -345,7 +345,8 @@ def test_a_search_whose_server_is_dead_loses_nothing(tmp_path: Path, killed: boo
         while not (open_client(uri).get_experiment_by_name("stunts") and of_kind(stored(uri, "stunts"), "action")):
             assert time.monotonic() < until and driver.poll() is None, end(driver)
             time.sleep(0.2)
-    while not any('"FINISHED"' in path.read_text() for path in outbox_root().glob("stunts-*/*/*/change.json")):
+    wanted = '"FINISHED"' if killed else '"test.score"'  # who goes on does everything while it is away
+    while not any(wanted in path.read_text() for path in outbox_root().glob("stunts-*/*/*/change.json")):
         assert time.monotonic() < until and driver.poll() is None, end(driver)
         time.sleep(0.2)
     if killed:
@@ -365,4 +366,8 @@ def test_a_search_whose_server_is_dead_loses_nothing(tmp_path: Path, killed: boo
         for run in actions:
             listed = open_client(uri).list_artifacts(run.info.run_id, "model")
             assert "model/model.safetensors" in [file.path for file in listed]
+        finalists = [run for run in actions if tag(run, "state")]
+        assert finalists and {tag(run, "pairing") for run in finalists} == {'{"search": "paired", "test": "paired"}'}
+        [champion] = {tag(run, "champion") for run in of_kind(runs, "search")}
+        assert champion in {run.info.run_id for run in runs} and "refused" not in output, output
     assert not list(outbox_root().glob("stunts-*/*")), "nothing stays on disk"

@@ -1,5 +1,6 @@
 """The actions that a statistical policy ranks: all of a small space, a seeded sample of a large one."""
 
+import heapq
 import random
 from collections.abc import Sequence
 
@@ -44,6 +45,7 @@ def _most_telling(trials: Sequence[Trial], most: int) -> list[Trial]:
     ended = [t for t in trials if t.action and t.action.models and t.status != "running" and t.failure not in RETRYABLE]
     if len(ended) <= most:
         return ended
-    scored = sorted((t for t in ended if t.score), key=lambda t: (-t.score.value, t.started))  # type: ignore[union-attr]
-    kept = {*(t.run_id for t in scored[: most // 2]), *(t.run_id for t in ended[len(ended) - most // 2 :])}
+    scored = (t for t in ended if t.score)
+    best = heapq.nsmallest(most // 2, scored, key=lambda t: (-t.score.value, t.started))  # type: ignore[union-attr]
+    kept = {*(t.run_id for t in best), *(t.run_id for t in ended[len(ended) - most // 2 :])}
     return [t for t in ended if t.run_id in kept]

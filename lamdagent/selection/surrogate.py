@@ -116,13 +116,13 @@ def _regress(
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
-    vectorizer = DictVectorizer(sparse=False).fit([*known, *asked])
+    table = DictVectorizer(sparse=False).fit_transform([*known, *asked])
     centre = float(np.mean(gains))
     spread = max(float(np.std(gains)), LEAST_SPREAD)
     kernel: Any = ConstantKernel(spread**2, "fixed") * Matern(LENGTH_SCALE, "fixed", nu=2.5)
     process = GaussianProcessRegressor(kernel, alpha=np.array(noise), optimizer=None)
-    process.fit(vectorizer.transform(list(known)), np.array(gains) - centre)
-    means, stds = process.predict(vectorizer.transform(list(asked)), return_std=True)
+    process.fit(table[: len(known)], np.array(gains) - centre)
+    means, stds = process.predict(table[len(known) :], return_std=True)
     return [float(m) + centre for m in means], [float(s) for s in stds]
 
 
