@@ -262,7 +262,7 @@ class TestOutage:
         for cut in cuts:
             journal = Journal(Store(between.uri, f"goes on {cut}"), plan, "")
             between.left = cut
-            mended = threading.Timer(1.5, setattr, (between, "left", None))
+            mended = threading.Timer(0.7, setattr, (between, "left", None))
             mended.start()
             assert journal.open("s").trials == 0, "what a killed process was at is no trial"
             mended.join()

@@ -176,7 +176,6 @@ class TestTwoSearches:
             postgresql(tmp_path / "postgresql") as database,
             server(tmp_path, app="lamdagent-auth", backend=database, **settings) as uri,
         ):
-            # Each request there costs a password hash of 0.1 s: few actions here, many below.
             searches = [started(tmp_path / name, uri, 2, **who) for name in ("one", "two")]
             ended = [end(search) for search in searches]
             assert [code for code, _ in ended] == [0, 0], ended
