@@ -99,6 +99,12 @@ class ActionSpace:
         self._alike_of: dict[tuple[bool, bool, bool], list[list[Model]]] = {}
         self._every_of: dict[str, list[Action]] = {}
 
+    def among(self, models: Sequence[Model]) -> "ActionSpace":
+        """The part of it with only these input models; initial ones should be among them, since they hold frames."""
+        return ActionSpace(
+            self.types, models, self.datasets, tried=self.tried, seed=self.seed, data_fraction=self.data_fraction
+        )
+
     def available(self) -> list[ActionType]:
         """Types with at least one legal untried action, in declared order."""
         return [t for t in self.types if next(self.actions(t), None) is not None]

@@ -2,14 +2,16 @@
 
 import pytest
 
+from lamdagent.evaluation.task import Score
 from lamdagent.landscape.controls import RandomLLM
+from lamdagent.selection.candidates import DRAWN, candidates
 from lamdagent.selection.hybrid import HybridPolicy, shortlist
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.random import RandomPolicy
 from lamdagent.selection.surrogate import SurrogatePolicy, predict, rank
 from lamdagent.selection.tpe import TPEPolicy
-from lamdagent.trial import History
-from tests.builders import DPO, SFT, TYPES, base_trial, history, pool, space, trial_of
+from lamdagent.trial import History, Trial
+from tests.builders import DPO, LINEAR, SFT, TYPES, base_trial, history, model, pool, space, trial_of
 
 
 def turn(past: History, number: int = 0, seed: int = 0, **more) -> Turn:
@@ -43,6 +45,27 @@ class PolicyContract:
             (base_trial(), *(trial_of(a, n, None, "oom", "out_of_memory") for n, a in enumerate(actions, 1)))
         )
         assert self.policy(turn(past, 2)) is not None
+
+
+class TestCandidates:
+    def test_a_small_space_is_offered_whole(self):
+        asked = turn(history(12), 12)
+        assert candidates(asked, TYPES) == [a for t in TYPES for a in asked.space.actions(t)]
+
+    def test_of_a_large_one_half_are_near_the_best(self):
+        models = [model(n, depth=1) for n in range(1, 401)]
+        trials = [
+            Trial(f"run{n}", "action", "finished", None, m, {}, Score(n / 1000, 0.05)) for n, m in enumerate(models)
+        ]
+        asked = Turn(History((base_trial(), *trials)), space([*pool(), *models], types=(SFT, LINEAR)), 7)
+        found = candidates(asked, (SFT, LINEAR))
+        assert found == candidates(asked, (SFT, LINEAR))
+        best = {*models[-10:], *pool()}
+        for kind in ("sft", "linear"):
+            offered = [a for a in found if a.type == kind]
+            near = [a for a in offered if {*a.models} <= best]
+            assert len(near) >= 35 and len(offered) - len(near) >= 90 and len(offered) <= DRAWN, kind
+        assert not asked.space.tried & {a.fingerprint for a in found}
 
 
 class TestRandom(PolicyContract):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar
@@ -10,6 +10,7 @@ from lamdagent.enumeration import ActionSpace, Objects
 from lamdagent.errors import IllegalAction
 from lamdagent.landscape.table import Landscape
 from lamdagent.memory.text import memory_text
+from lamdagent.objects.model import Model
 from lamdagent.selection.policy import Policy, Turn
 from lamdagent.trial import History, Trial
 
@@ -20,6 +21,7 @@ class RecordedSpace(ActionSpace):
     def __init__(self, landscape: Landscape, models: Mapping[str, Any], tried: Collection[str]) -> None:
         """`models`: fingerprint -> model, the pool; `tried`: fingerprints of actions."""
         super().__init__(landscape.types, list(models.values()), landscape.datasets, tried=tried, seed=landscape.seed)
+        self._landscape = landscape
         self._offered: dict[str, list[Action]] = {
             name: [
                 t.action
@@ -28,6 +30,10 @@ class RecordedSpace(ActionSpace):
             ]
             for name, trials in landscape.by_type.items()
         }
+
+    def among(self, models: Sequence[Model]) -> "RecordedSpace":
+        """See `ActionSpace`."""
+        return RecordedSpace(self._landscape, {m.fingerprint: m for m in models}, self.tried)
 
     def available(self) -> list[ActionType]:
         """See `ActionSpace`."""

@@ -1,34 +1,55 @@
 """The actions that a statistical policy ranks: all of a small space, a seeded sample of a large one."""
 
-import heapq
+import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lamdagent.actions.action import Action, ActionType
+from lamdagent.enumeration import ActionSpace
 from lamdagent.memory.history import RETRYABLE
+from lamdagent.objects.model import Model
 from lamdagent.selection.policy import Turn
 from lamdagent.trial import History, Trial
 
 MOST = 500
-"""Most candidates per action type."""
+"""Up to so many actions of a type, all are candidates."""
+DRAWN = 200
+"""So many candidates of a larger type."""
+NEAR = 10
+"""Half of those take only the best so many models and the initial ones; a pool of thousands would hide them."""
 TELLING = 400
 """Most trials that a regression is fitted to; its cost grows with their cube."""
 
 
 def candidates(turn: Turn, types: Sequence[ActionType]) -> list[Action]:
-    """Untried actions of `types` in declared order, at most `MOST` each; the same ones for the same turn."""
+    """Untried actions of `types` in declared order; the same ones for the same turn."""
     rng = random.Random(f"candidates:{turn.seed}:{turn.number}")
     found: dict[str, Action] = {}
+    near: ActionSpace | None = None
     for action_type in types:
         if turn.space.size(action_type) <= MOST:
             found |= {action.fingerprint: action for action in turn.space.actions(action_type)}
             continue
-        for _ in range(MOST):
-            action = turn.space.sample(action_type, rng)
-            if action is None:
-                break
-            found[action.fingerprint] = action
+        near = near or turn.space.among(_best(turn))
+        for space in (near, turn.space):
+            found |= {action.fingerprint: action for action in _drawn(space, action_type, DRAWN // 2, rng)}
     return list(found.values())
+
+
+def _drawn(space: ActionSpace, action_type: ActionType, most: int, rng: random.Random) -> Iterator[Action]:
+    for _ in range(most):
+        action = space.sample(action_type, rng)
+        if action is None:
+            return
+        yield action
+
+
+def _best(turn: Turn) -> list[Model]:
+    """The best models that are inputs, and the initial ones."""
+    inputs = {model.fingerprint: model for model in turn.space.models}
+    scored = (inputs.get(trial.model.fingerprint) for trial in turn.history.scored if trial.model)
+    best = {model.fingerprint: model for model, _ in zip(filter(None, scored), range(NEAR), strict=False)}
+    return list({**best, **{key: model for key, model in inputs.items() if model.initial}}.values())
 
 
 def telling(history: History) -> list[Trial]:
@@ -36,16 +57,18 @@ def telling(history: History) -> list[Trial]:
 
     A failure of the surroundings, such as a lost worker, teaches nothing of the action; a lack of memory does.
     """
-    own = _most_telling([t for t in history.actions if t.action], TELLING)
-    others = _most_telling([t for t in history.foreign if t.action], TELLING - len(own))
+    own = _most_telling([t for t in history.actions if t.action], history.scored, TELLING)
+    best = sorted((t for t in history.foreign if t.score), key=lambda t: (-t.score.value, t.started))  # type: ignore[union-attr]
+    others = _most_telling([t for t in history.foreign if t.action], best, TELLING - len(own))
     return [*others, *own]
 
 
-def _most_telling(trials: Sequence[Trial], most: int) -> list[Trial]:
+def _most_telling(trials: Sequence[Trial], scored: Sequence[Trial], most: int) -> list[Trial]:
+    """`scored`: the best first, those among `trials` at least."""
     ended = [t for t in trials if t.action and t.action.models and t.status != "running" and t.failure not in RETRYABLE]
     if len(ended) <= most:
         return ended
-    scored = (t for t in ended if t.score)
-    best = heapq.nsmallest(most // 2, scored, key=lambda t: (-t.score.value, t.started))  # type: ignore[union-attr]
-    kept = {*(t.run_id for t in best), *(t.run_id for t in ended[len(ended) - most // 2 :])}
+    known = {t.run_id for t in ended}
+    best = itertools.islice((t.run_id for t in scored if t.run_id in known), most // 2)
+    kept = {*best, *(t.run_id for t in ended[len(ended) - most // 2 :])}
     return [t for t in ended if t.run_id in kept]

@@ -15,10 +15,13 @@ PAST = 0.5
 class Featurizer:
     """Features over one history; lineages are walked once per model."""
 
-    def __init__(self, history: History) -> None:
-        """Bind to `history`; make a new one each turn."""
+    def __init__(self, history: History, lineages: dict[str, Features] | None = None) -> None:
+        """Bind to `history`; make a new one each turn.
+
+        `lineages`: what earlier turns have walked, by the action that made the model; it is added to.
+        """
         self._history = history
-        self._lineages: dict[str, Features] = {}
+        self._lineages = {} if lineages is None else lineages
         base = history.base_score()
         self._unknown = base.value if base else 0.0
 
@@ -63,11 +66,13 @@ class Featurizer:
 
     def _lineage(self, model: Model) -> Features:
         """Shares of the datasets and action types in the model's past."""
-        if model.fingerprint not in self._lineages:
-            trial = self._history.by_model.get(model.fingerprint)
-            action = trial.action if trial else None
-            self._lineages[model.fingerprint] = self._past(action) if action else {}
-        return self._lineages[model.fingerprint]
+        trial = self._history.by_model.get(model.fingerprint)
+        if trial is None or trial.action is None:
+            return {}
+        made_by = trial.action.fingerprint
+        if made_by not in self._lineages:
+            self._lineages[made_by] = self._past(trial.action)
+        return self._lineages[made_by]
 
     def _past(self, action: Action) -> Features:
         past = {f"past.type={action.type}": 1.0} | _data("past.data", action)

@@ -46,6 +46,10 @@ class Prediction:
 class SurrogatePolicy:
     """Every second pick tries a new action type while there is one; the others follow the prediction."""
 
+    def __init__(self) -> None:
+        """Nothing is kept between turns but lineages, which never change."""
+        self._lineages: dict[str, Features] = {}
+
     def __call__(self, turn: Turn) -> Decision | None:
         """The most promising action; the first declared one as long as nothing is known."""
         ranking, why = self.ranking(turn)
@@ -63,21 +67,24 @@ class SurrogatePolicy:
         used = {t.action.type for t in turn.history.experience if t.action} | {a.type for a in turn.pending}
         fresh = [t for t in types if t.name not in used]
         if fresh and turn.number % 2 == 0:
-            return rank(turn, fresh[:1]), f"first try of {fresh[0].name}; "
-        return rank(turn, types), ""
+            return rank(turn, fresh[:1], self._lineages), f"first try of {fresh[0].name}; "
+        return rank(turn, types, self._lineages), ""
 
 
-def rank(turn: Turn, types: Sequence[ActionType]) -> list[Prediction]:
+def rank(turn: Turn, types: Sequence[ActionType], lineages: dict[str, Features] | None = None) -> list[Prediction]:
     """Candidates of `types`, the most promising first; equals keep the declared order."""
-    return sorted(predict(turn, candidates(turn, types)), key=lambda p: -p.merit)
+    return sorted(predict(turn, candidates(turn, types), lineages), key=lambda p: -p.merit)
 
 
-def predict(turn: Turn, actions: Sequence[Action]) -> list[Prediction]:
-    """What to expect of each of `actions`, with the pending ones taken for done as expected."""
+def predict(turn: Turn, actions: Sequence[Action], lineages: dict[str, Features] | None = None) -> list[Prediction]:
+    """What to expect of each of `actions`, with the pending ones taken for done as expected.
+
+    `lineages`: see `Featurizer`; without them every turn walks all.
+    """
     if not actions:
         return []
     ended = telling(turn.history)
-    means, stds = _scores(turn, ended, actions)
+    means, stds = _scores(turn, ended, actions, Featurizer(turn.history, lineages))
     risk = _Risk(ended)
     scored = turn.history.scored
     best = scored[0].score.value if scored and scored[0].score else 0.0
@@ -89,9 +96,10 @@ def predict(turn: Turn, actions: Sequence[Action]) -> list[Prediction]:
     return predictions
 
 
-def _scores(turn: Turn, ended: Sequence[Trial], actions: Sequence[Action]) -> tuple[list[float], list[float]]:
+def _scores(
+    turn: Turn, ended: Sequence[Trial], actions: Sequence[Action], featurize: Featurizer
+) -> tuple[list[float], list[float]]:
     """Means and standard deviations of the actions' scores."""
-    featurize = Featurizer(turn.history)
     parents = [featurize.parent_score(action) for action in actions]
     seen = [(t, t.action, t.score) for t in ended if t.score and t.action]
     if not seen:
