@@ -12,12 +12,15 @@ from typing import Any
 
 from lamdagent.errors import ActionFailed, UserError
 from lamdagent.evaluation.fingerprint import task_folder
-from lamdagent.evaluation.prefix import can_share, with_prefix
+from lamdagent.evaluation.prefix import read_prefix
+from lamdagent.evaluation.stages import can_stage, in_stages
 from lamdagent.evaluation.task import Score, Split, Task
 from lamdagent.execution.executor import Progress, Report
 
 SEED = 1234
 """For everything random in an evaluation: equal weights get equal scores."""
+PLAIN = {"attention_mask", "do_sample", "temperature"}
+"""What a greedy generation is told; who tells more wants more than our stages do."""
 
 
 def evaluate(
@@ -238,6 +241,20 @@ def _silent(bar: Any, *arguments: Any, **keywords: Any) -> Any:
     return bar(*arguments, **{**keywords, "disable": True})
 
 
+def _ends(model: Any) -> frozenset[int]:
+    """The tokens that end a reply."""
+    told = model.generation_config.eos_token_id
+    return frozenset(told if isinstance(told, list) else [] if told is None else [told])
+
+
+def _ended(lm: Any, stop: Sequence[str], ends: frozenset[int], reply: Sequence[int]) -> bool:
+    """Whether nothing of a reply will be read behind what it has; lm-eval cuts it at the first stop."""
+    if not ends.isdisjoint(reply):
+        return True
+    text = lm.tok_decode(reply)
+    return any(word in text for word in stop)
+
+
 def _language_model(model: Any, tokenizer: Any, batch_size: int, say: Any) -> Any:
     """lm-eval's wrapper of transformers models, which says how far it is and reads what prompts share only once."""
     from lm_eval.models.huggingface import HFLM
@@ -257,10 +274,15 @@ def _language_model(model: Any, tokenizer: Any, batch_size: int, say: Any) -> An
             return super().generate_until(requests, disable_tqdm=True)
 
         def _model_generate(self, context: Any, max_length: int, stop: Any, **keywords: Any) -> Any:
-            if can_share(model, context, keywords["attention_mask"]):
-                keywords |= with_prefix(model, context, keywords["attention_mask"])
-                context = keywords.pop("input_ids")
-            replies = super()._model_generate(context, max_length, stop, **keywords)
+            generate = partial(super()._model_generate, stop=stop)
+            if can_stage(model) and keywords.keys() <= PLAIN and not keywords.get("do_sample"):
+                tokens, mask, cache = read_prefix(model, context, keywords.pop("attention_mask"))
+                ended = partial(_ended, self, stop, _ends(model))
+                padding = self.tokenizer.pad_token_id
+                generate = partial(generate, **keywords)
+                replies = in_stages(model, tokens, mask, cache, max_length, padding, generate, ended)
+            else:
+                replies = generate(context, max_length, **keywords)
             self.done += len(context)
             say(self.done, self.total)
             return replies

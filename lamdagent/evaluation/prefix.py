@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lamdagent.evaluation.stages import Layers, kept_of
+
 WORTHWHILE = 16
 """Shared tokens from which on the copying costs less than the reading."""
 
@@ -16,25 +18,21 @@ def shared_prefix(context: Any, attention_mask: Any) -> int:
     return count
 
 
-def can_share(model: Any, context: Any, attention_mask: Any) -> bool:
-    """True for prompts with a long common beginning and a model that caches the keys and values of all tokens."""
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    simple = kinds == {"full_attention"} and not getattr(model.config, "sliding_window", None)
-    return simple and len(context) > 1 and shared_prefix(context, attention_mask) >= WORTHWHILE
+def read_prefix(model: Any, context: Any, attention_mask: Any) -> tuple[Any, Any, Layers | None]:
+    """The same prompts as (prefix, padding, rest), their mask, and what has been read of the prefix, as one row.
 
-
-def with_prefix(model: Any, context: Any, attention_mask: Any) -> dict[str, Any]:
-    """Arguments for `model.generate`: the same prompts, as (prefix, padding, rest), and the cache of the prefix.
-
-    The tokens keep their positions, and the length stays the same, so that the reply starts where it did.
+    The tokens keep their positions, and the length stays the same, so that the reply starts where it did. Where little
+    is shared, prompts and mask come back as they are, with nothing read.
     """
     import torch
     from transformers import DynamicCache
 
     size = shared_prefix(context, attention_mask)
-    batch, length = context.shape
+    if len(context) == 1 or size < WORTHWHILE:
+        return context, attention_mask, None
+    length = context.shape[1]
     ids, mask = context.clone(), attention_mask.clone()
-    for row in range(batch):
+    for row in range(len(context)):
         padding = length - int(attention_mask[row].sum())
         ids[row, :size] = context[row, padding : padding + size]
         ids[row, size : size + padding] = context[row, :padding]
@@ -43,5 +41,4 @@ def with_prefix(model: Any, context: Any, attention_mask: Any) -> dict[str, Any]
     cache = DynamicCache(config=model.config)
     with torch.inference_mode():
         model(input_ids=ids[:1, :size], past_key_values=cache, use_cache=True, logits_to_keep=1)
-    cache.batch_repeat_interleave(batch)
-    return {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
+    return ids, mask, kept_of(cache, slice(None))
