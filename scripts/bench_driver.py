@@ -2,27 +2,40 @@
 """The driver over thousands of trials: its memory and its time, in a real search whose actions cost nothing.
 
     .venv/bin/python scripts/bench_driver.py --trials 2000
+    .venv/bin/python scripts/bench_driver.py --trials 100 --every 20 --policy random --past 10000
+    .venv/bin/python scripts/bench_driver.py --trials 40 --every 20 --policy random --past 10000 --store server
+    .venv/bin/python scripts/bench_driver.py --trials 100 --every 50 --past 10000 --profile
 
-The whole loop of a search (history, enumeration, policy, memory text, runs, artifacts, report) on a new SQLite store
-with the experiment `letters`; a worker prepares and scores the base model. After that nothing is trained: each action
-is answered at once with the base's weights and the scores of a recorded action of its type (docs/policies.md). So what
-is measured is the driver: its resident memory, and the time from the end of one action to the start of the next. The
-last line is one JSON object with the figures; `growth_mb` is what the second half of the trials has added.
+The whole loop of a search (history, enumeration, policy, memory text, runs, artifacts, report) on a new store with the
+experiment `letters`; a worker prepares and scores the base model. After that nothing is trained: each action is
+answered at once with the base's weights and the scores of a recorded action of its type (docs/policies.md). So what is
+measured is the driver: its resident memory, and the time from the end of one action to the start of the next.
+
+`--past` puts so many made-up runs into the experiment before. Then the plain alternative is measured, too: what one
+would write by hand for a trial, `mlflow.search_runs` into pandas, a new run with as many params, metrics and tags, its
+end. `ratio` is ours to that. `--profile` prints where the driver's time goes. The last line is one JSON object with the
+figures; `growth_mb` is what the second half of the trials has added.
 """
 
 import argparse
+import cProfile
 import json
 import os
+import pstats
 import random
+import shutil
 import statistics
 import tempfile
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
+from bench_history import World, fill, serving
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -30,13 +43,13 @@ from rich.console import Console
 from lamdagent.__main__ import conf_folder
 from lamdagent.app import quiet_libraries
 from lamdagent.config import read
-from lamdagent.evaluation.task import Score
+from lamdagent.evaluation.task import Score, Task
 from lamdagent.execution.executor import Event, Finished, Job
 from lamdagent.execution.local import LocalExecutor
 from lamdagent.execution.work import Outcome
 from lamdagent.landscape.table import load
 from lamdagent.objects.checksum import seal
-from lamdagent.plan import make_plan
+from lamdagent.plan import Plan, make_plan
 from lamdagent.search import Search
 from lamdagent.selection.agent import make_agent
 from lamdagent.terminal import Terminal
@@ -53,6 +66,8 @@ class Answers:
     rng: random.Random
     every: int
     """Trials between two lines."""
+    shared: Path
+    """Folder of artifacts of the past runs; gets the base's weights."""
     capacity: int = 1
     megabytes: list[int] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
@@ -72,6 +87,7 @@ class Answers:
             self._worker.submit(job)
             if job.target.endswith(":score") and self._base is None:
                 self._base = Path(job.arguments["folder"])
+                shutil.copytree(self._base, self.shared / "model")
             return
         if self._answered:
             self._note(time.monotonic() - self._answered)
@@ -95,6 +111,11 @@ class Answers:
         """End the worker."""
         self._worker.close()
 
+    @property
+    def median_ms(self) -> float:
+        """Of all trials but the first tenth, in which caches fill."""
+        return round(1000 * statistics.median(self._spans[len(self._spans) // 10 :]), 1)
+
     def _note(self, span: float) -> None:
         self._spans.append(span)
         if len(self._spans) % self.every == 0:
@@ -113,35 +134,102 @@ def recorded() -> dict[str, list[Mapping[str, Score]]]:
     return found
 
 
+def make_past(uri: str, runs: int, tasks: Sequence[Task], shared: Path) -> None:
+    """So many runs of `letters` that share one folder of artifacts, whose weights are the base's."""
+    world = World(
+        "letters",
+        "sft_full",
+        "merge_linear",
+        ("letters_last", "letters_second", "letters_top", "letters_low"),
+        {task.name: task.fingerprint for task in tasks},
+        str(shared),
+    )
+    fill(uri, runs, world)
+
+
+def by_hand(uri: str, experiment: str) -> float:
+    """Seconds of a trial in plain MLflow: all runs into pandas, then a run of the size of ours."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    started = time.perf_counter()
+    frame = mlflow.search_runs(experiment_names=[experiment], max_results=10_000_000)
+    frame.sort_values("start_time")
+    mlflow.set_experiment(experiment)
+    with mlflow.start_run(tags={f"tag{number}": "a value" for number in range(16)}):
+        mlflow.log_params({f"param{number}": number for number in range(15)})
+        mlflow.log_metrics({f"metric{number}": 0.5 for number in range(10)})
+        mlflow.log_text("a memory of some lines", "memory.txt")
+        mlflow.log_dict({"chosen": "an action"}, "decision.json")
+    return time.perf_counter() - started
+
+
+@contextmanager
+def store_of(kind: str, folder: str, past: int, plan: Plan) -> Iterator[str]:
+    """The address of a store with so many past runs."""
+    backend = f"sqlite:///{folder}/mlflow.db"
+    if past:
+        make_past(backend, past, plan.tasks, Path(folder, "shared"))
+    if kind == "sqlite":
+        yield backend
+        return
+    with serving(backend) as uri:
+        yield uri
+
+
+def searched(options: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """One search; its figures."""
+    overrides = ["+experiment=letters", f"agent={options.policy}", f"budget.trials={options.trials}"]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        node = compose("config", [*overrides, "search.test_top=1"])
+    plan = make_plan(read(node))
+    executor = Answers(recorded(), random.Random(0), options.every, shared=Path(folder, "shared"))
+    with store_of(options.store, folder, options.past, plan) as uri, open(os.devnull, "w") as nowhere:
+        profile = cProfile.Profile()
+        try:
+            store = Store(uri, plan.config.tracking.experiment)
+            journal = Journal(store, plan, OmegaConf.to_yaml(node, resolve=True))
+            search = Search(
+                plan, journal, executor, make_agent(plan.config, plan.tasks), Terminal(Console(file=nowhere))
+            )
+            if options.profile:
+                profile.runcall(search.run)
+            else:
+                search.run()
+        finally:
+            executor.close()
+        plain = [by_hand(uri, plan.config.tracking.experiment) for _ in range(3)] if options.past else []
+    if options.profile:
+        pstats.Stats(profile).sort_stats("cumulative").print_stats("lamdagent|mlflow/(store|tracking)", 40)
+    half = executor.megabytes[len(executor.megabytes) // 2 - 1] if len(executor.megabytes) > 1 else 0
+    figures = {"megabytes": executor.megabytes, "milliseconds": executor.milliseconds, "ms": executor.median_ms}
+    figures["growth_mb"] = executor.megabytes[-1] - half
+    if plain:
+        figures |= {"by_hand_ms": round(1000 * statistics.median(plain), 1)}
+        figures["ratio"] = round(figures["ms"] / figures["by_hand_ms"], 4)
+    return figures
+
+
 def main() -> None:
     """Search and print the curve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--policy", default="surrogate", help="of the group `agent`")
     parser.add_argument("--every", type=int, default=100, help="trials between two lines")
+    parser.add_argument("--past", type=int, default=0, help="made-up runs that are there before")
+    parser.add_argument("--store", choices=["sqlite", "server"], default="sqlite")
+    parser.add_argument("--profile", action="store_true", help="print where the driver's time goes; it is slower then")
     options = parser.parse_args()
     quiet_libraries()
-    with tempfile.TemporaryDirectory(prefix="bench-driver-") as folder, open(os.devnull, "w") as nowhere:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bench-driver-") as folder:
         os.chdir(folder)
-        overrides = ["+experiment=letters", f"agent={options.policy}", f"budget.trials={options.trials}"]
-        overrides += ["search.test_top=1", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            node = compose("config", overrides)
-        plan = make_plan(read(node))
-        executor = Answers(recorded(), random.Random(0), options.every)
-        started = time.monotonic()
         try:
-            store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
-            journal = Journal(store, plan, OmegaConf.to_yaml(node, resolve=True))
-            view = Terminal(Console(file=nowhere))
-            Search(plan, journal, executor, make_agent(plan.config, plan.tasks), view).run()
+            figures = searched(options, folder)
         finally:
-            executor.close()
             os.chdir("/")
-    half = executor.megabytes[len(executor.megabytes) // 2 - 1]
-    figures = {"trials": options.trials, "policy": options.policy, "megabytes": executor.megabytes}
-    figures |= {"milliseconds": executor.milliseconds, "growth_mb": executor.megabytes[-1] - half}
-    print(json.dumps(figures | {"minutes": round((time.monotonic() - started) / 60, 1)}))
+    asked = {"trials": options.trials, "policy": options.policy, "past": options.past, "store": options.store}
+    print(json.dumps(asked | figures | {"minutes": round((time.monotonic() - started) / 60, 1)}))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,35 @@ DATA = [f"data{i}" for i in range(20)]
 FAILED_SHARE = 0.1
 
 
+@dataclass(frozen=True)
+class World:
+    """What made-up runs are about."""
+
+    experiment: str = EXPERIMENT
+    train: str = "sft"
+    merge: str = "merge"
+    """Action types."""
+    data: Sequence[str] = tuple(DATA)
+    tasks: Mapping[str, str] = field(default_factory=lambda: {"calls": "t"})
+    """Name -> fingerprint."""
+    artifacts: str = "/nowhere/{run_id}/artifacts"
+    """Where a run's artifacts are."""
+
+
+BENCH = World()
+
+
 # The store ---------------------------------------------------------------------------------------------------------
 
 
-def fill(uri: str, runs: int) -> None:
+def fill(uri: str, runs: int, world: World = BENCH) -> None:
     """Insert one search run, one base run and `runs` actions of made-up searches."""
     import sqlalchemy
     from mlflow.store.tracking.dbmodels import models
 
     from lamdagent.tracking.store import Store
 
-    store = Store(uri, EXPERIMENT)
+    store = Store(uri, world.experiment)
     experiment = int(store.experiment_id)
     engine = sqlalchemy.create_engine(store.uri)
     tables = [
@@ -58,7 +77,7 @@ def fill(uri: str, runs: int) -> None:
     for first in range(0, runs, CHUNK):
         rows: list[list[dict[str, Any]]] = [[] for _ in tables]
         for number in range(first, min(runs, first + CHUNK)):
-            for table, more in zip(rows, _run(number, experiment, start + number * 1000, made), strict=True):
+            for table, more in zip(rows, _run(number, experiment, start + number * 1000, made, world), strict=True):
                 table.extend(more)
         with engine.begin() as connection:
             for table, values in zip(tables, rows, strict=True):
@@ -66,14 +85,14 @@ def fill(uri: str, runs: int) -> None:
     engine.dispose()
 
 
-def _run(number: int, experiment: int, at: int, made: list[str]) -> list[list[dict[str, Any]]]:
+def _run(number: int, experiment: int, at: int, made: list[str], world: World) -> list[list[dict[str, Any]]]:
     """Rows of one run: run, tags, params, metrics, latest metrics."""
     rng = random.Random(number)
     run_id = _digest(f"run {number}")
     kind = {0: "search", 1: "base"}.get(number, "action")
     failed = kind == "action" and rng.random() < FAILED_SHARE
     parents = rng.sample(made[-200:], 2 if rng.random() < 0.3 and len(made) > 1 else 1) if kind == "action" else []
-    data = rng.choice(DATA)
+    data = rng.choice(world.data)
     tags = {
         "lamdagent.schema": "1",
         "lamdagent.kind": kind,
@@ -92,7 +111,7 @@ def _run(number: int, experiment: int, at: int, made: list[str]) -> list[list[di
             else {"model": [f"model-{p[:8]}" for p in parents], "dataset": [data]}
         )
         tags |= {
-            "lamdagent.action": "" if kind == "base" else "merge" if merge else "sft",
+            "lamdagent.action": "" if kind == "base" else world.merge if merge else world.train,
             "lamdagent.fingerprint": _digest(f"fingerprint {number}"),
             "lamdagent.model_fingerprint": run_id,
             "lamdagent.base": _digest("run 1"),
@@ -103,7 +122,7 @@ def _run(number: int, experiment: int, at: int, made: list[str]) -> list[list[di
             "lamdagent.slots": json.dumps(slots if parents else {}),
             "lamdagent.policy": "surrogate",
             "lamdagent.reason": "made up",
-            "lamdagent.tasks": json.dumps({"calls": "t"}),
+            "lamdagent.tasks": json.dumps(dict(world.tasks)),
         }
         params = {key: ", ".join(names) for key, names in slots.items()} | {"seed": "0", "data_fraction": "1.0"}
         params |= {
@@ -111,7 +130,9 @@ def _run(number: int, experiment: int, at: int, made: list[str]) -> list[list[di
             **{f"p{i}": str(rng.random()) for i in range(10)},
         }
         if not failed:
-            metrics = {"score": rng.uniform(0.1, 0.6), "task.calls": rng.uniform(0.1, 0.6), "task.calls_stderr": 0.03}
+            metrics = {"score": rng.uniform(0.1, 0.6)}
+            for task in world.tasks:
+                metrics |= {f"task.{task}": rng.uniform(0.1, 0.6), f"task.{task}_stderr": 0.03}
             metrics |= {"score_stderr": 0.03, "cost.seconds": 60.0, **{f"m{i}": rng.random() for i in range(5)}}
             made.append(run_id)
     run = {
@@ -122,7 +143,7 @@ def _run(number: int, experiment: int, at: int, made: list[str]) -> list[list[di
         "start_time": at,
         "end_time": at + 900,
         "lifecycle_stage": "active",
-        "artifact_uri": f"/nowhere/{run_id}/artifacts",
+        "artifact_uri": world.artifacts.format(run_id=run_id),
         "experiment_id": experiment,
     }
     own = {"run_uuid": run_id}
@@ -237,25 +258,31 @@ def sqlite(folder: Path, runs: int) -> Iterator[str]:
 @contextlib.contextmanager
 def server(folder: Path, runs: int) -> Iterator[str]:
     """`mlflow server` on the loopback, on that file."""
-    with sqlite(folder, runs) as backend:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = ["-m", "mlflow", "server", "--backend-store-uri", backend, "--port", str(port), "--workers", "1"]
-        command += ["--app-name", "lamdagent"]
-        process = subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            for _ in range(240):
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).read()
-                    break
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(process.pid, 15)
-            process.wait()
+    with sqlite(folder, runs) as backend, serving(backend) as uri:
+        yield uri
+
+
+@contextlib.contextmanager
+def serving(backend: str) -> Iterator[str]:
+    """`mlflow server` on the loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["-m", "mlflow", "server", "--backend-store-uri", backend, "--port", str(port), "--workers", "1"]
+    command += ["--app-name", "lamdagent"]
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).read()
+                break
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
 
 
 @contextlib.contextmanager

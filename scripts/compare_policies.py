@@ -3,6 +3,7 @@
 
     .venv/bin/python scripts/compare_policies.py                  # the policies without an LLM, and controls
     .venv/bin/python scripts/compare_policies.py --ablations      # without merging, at depth 1 and 2
+    .venv/bin/python scripts/compare_policies.py --minutes 0 30 240   # against the clock, actions of so many minutes
     .venv/bin/python scripts/compare_policies.py --policies hybrid llm --llm ollama_chat/qwen3:4b --seeds 10
 
 No model is trained: each trial costs what the policy takes to think. `hybrid:random` is the hybrid with an LLM that
@@ -15,7 +16,6 @@ import json
 import math
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1"}
 
+import clock
 import numpy as np
 
 from lamdagent.landscape.controls import KnowingLLM, RandomLLM
@@ -39,6 +40,7 @@ from lamdagent.selection.surrogate import SurrogatePolicy
 from lamdagent.selection.tpe import TPEPolicy
 
 DEFAULT = ["random", "tpe", "surrogate", "hybrid:random", "hybrid:knows", "llm:random"]
+MINUTES = "tables against the clock: actions of M minutes, 0 for what the recorded ones took (default: 0 30)"
 NEED_LLM = ("hybrid", "llm", "llm:plain")
 
 
@@ -98,17 +100,18 @@ def one(case: Case, seed: int, setting: Setting) -> dict[str, Any]:
     every = LANDSCAPES[key]
     landscape = every[seed % len(every)].shuffled(seed)
     assert landscape.base.score
-    started = time.perf_counter()
     policy = make(case.policy, seed, landscape, setting)
     found = replay(policy, landscape, setting.trials, seed, remember=case.policy in NEED_LLM)
     start = landscape.base.score.value
-    spent = np.cumsum([0.0, *found.seconds])
+    client = getattr(policy, "client", None)
     return {
         "curve": [start, *found.best(start)],
-        "minutes": (spent / 60).tolist(),
+        "seconds": found.seconds,
+        "thinking": found.thinking,
+        "calls": client.usage.calls if client and case.policy not in NEED_LLM else 0,  # theirs take real time
         "fallbacks": found.fallbacks,
         "repeats": 1 - len(set(found.choices)) / max(1, len(found.choices)),
-        "thinking_ms": 1000 * (time.perf_counter() - started) / max(1, len(found.scores)),
+        "thinking_ms": 1000 * float(np.mean(found.thinking or [0.0])),
     }
 
 
@@ -192,6 +195,15 @@ def _trials(value: float, trials: int) -> str:
     return f"> {trials}" if value > trials else f"{value:g}"
 
 
+def _ablations(policies: Sequence[str], landscape: Landscape) -> list[Case]:
+    merges = tuple(t.name for t in landscape.types if any(s.kind == "models" for s in t.slots))
+    cases = []
+    for name in policies:
+        cases += [Case(f"{name}, no merging", name, merges), Case(f"{name}, depth 2", name, (), 2)]
+        cases += [Case(f"{name}, depth 1", name, (), 1)]
+    return cases
+
+
 def main() -> None:
     """Parse, replay, print, plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -207,27 +219,29 @@ def main() -> None:
     parser.add_argument("--api-base", default="")
     parser.add_argument("--max-tokens", type=int, default=2000, help="of a reply of the LLM (default: %(default)s)")
     parser.add_argument("--plot", type=Path, help="PNG to write")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[0, 30], metavar="M", help=MINUTES)
+    parser.add_argument("--reply", type=float, default=5.0, help="seconds that an LLM of the table takes to answer")
+    parser.add_argument("--plot-minutes", type=Path, help="PNG to write: against the clock, actions as recorded")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     if not given.llm and set(given.policies) & set(NEED_LLM):
         parser.error("hybrid, llm and llm:plain ask an LLM: name one with --llm")
     _, landscapes = load(given.landscape)
     setting = Setting(given.landscape, given.trials, given.goal, given.llm, given.api_base, given.max_tokens)
-    merges = tuple(t.name for t in landscapes[0].types if any(s.kind == "models" for s in t.slots))
     cases = [Case(name, name) for name in given.policies]
-    if given.ablations:
-        for name in given.policies:
-            cases += [Case(f"{name}, no merging", name, merges), Case(f"{name}, depth 2", name, (), 2)]
-            cases += [Case(f"{name}, depth 1", name, (), 1)]
+    cases += _ablations(given.policies, landscapes[0]) if given.ablations else []
     bests = [landscapes[seed % len(landscapes)].best for seed in range(given.seeds)]
-    figures = {}
+    figures, done = {}, {}
     with ProcessPoolExecutor(given.workers, multiprocessing.get_context("spawn")) as pool:
         waiting = {c: [pool.submit(one, c, seed, setting) for seed in range(given.seeds)] for c in cases}
         for case, futures in waiting.items():
             runs = [future.result() for future in futures]
+            done[case.label] = runs
             figures[case.label] = summarise(runs, [given.goal * b for b in bests], bests, given.trials)
             print(f"{case.label}: done", flush=True)
     show(figures, given.trials, given.goal)
+    clocks = [clock.Clock(minutes, given.reply) for minutes in given.minutes]
+    timed = clock.tables(clocks, done, [given.goal * b for b in bests], given.goal, given.plot_minutes)
     if given.plot:
         plot({k: v for k, v in figures.items() if "," not in k}, float(np.mean(bests)), given.goal, given.plot)
     for found in figures.values():
@@ -241,6 +255,7 @@ def main() -> None:
                 "landscapes": sizes,
                 "best": bests[: len(sizes)],
                 "figures": figures,
+                "minutes": timed,
             }
         )
     )

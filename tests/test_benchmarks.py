@@ -46,3 +46,14 @@ def test_merging() -> None:
     names = ("ratio_worker", "ratio_fresh", "ratio_memory", "worker_linear", "fresh_linear", "memory_linear")
     assert all(math.isfinite(found[name]) and found[name] > 0 for name in names)
     assert found["equal"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["sqlite", "server"])
+def test_driver_with_a_past(store: str) -> None:
+    wanted = ["--trials", "6", "--every", "3", "--policy", "random", "--past", "60", "--store", store, "--profile"]
+    text = output("bench_driver.py", *wanted)
+    found = json.loads(text.splitlines()[-1])
+    assert found["past"] == 60 and found["ms"] > 0 and len(found["milliseconds"]) == 2
+    assert found["ratio"] == pytest.approx(found["ms"] / found["by_hand_ms"], rel=0.01)
+    assert "cumulative" in text and "search.py" in text

@@ -1,10 +1,13 @@
 """The recorded landscape: shipped and recorded on the spot, replayed by every policy, as a real search would go."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -112,6 +115,31 @@ def test_a_random_llm_is_asked_for_real(shipped: Landscape) -> None:
 
 
 @pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return import_module("clock")
+
+
+class TestClock:
+    run: ClassVar[dict[str, Any]] = {"seconds": [60.0] * 4, "thinking": [0.0] * 4, "calls": 0, "curve": [1, 1, 3, 3, 5]}
+
+    def test_equal_actions_and_no_thinking_give_the_curve_over_trials(self, clock: Any) -> None:
+        assert clock.Clock().minutes(self.run, 60.0) == [0, 1, 2, 3, 4]
+        assert clock.reached_at(self.run["curve"], [0, 1, 2, 3, 4], 3) == 2
+        assert clock.reached_at(self.run["curve"], [0, 1, 2, 3, 4], 6) == math.inf
+        found = clock.against(clock.Clock(), {"one": [self.run]}, [3])["one"]
+        assert found["minutes_to_goal"] == [2, 2, 2] and found["choosing"] == 0
+        assert found["curve"] == sorted(found["curve"]) and {1.0, 3.0, 5.0} == set(found["curve"])
+
+    def test_longer_actions_slow_replies_and_thinking_count(self, clock: Any) -> None:
+        slow = {**self.run, "thinking": [30.0] * 4, "calls": 8}
+        assert clock.Clock(10, 15.0).minutes(slow, 60.0)[-1] == pytest.approx(4 * (10 + 0.5 + 0.5))
+        found = clock.against(clock.Clock(0, 15.0), {"one": [self.run], "two": [slow]}, [3])
+        assert found["two"]["minutes_to_goal"][1] == 4 and found["two"]["choosing"] == pytest.approx(0.5)
+        assert found["one"]["minutes"] == found["two"]["minutes"] and found["one"]["minutes"][-1] == 4
+
+
+@pytest.fixture
 def broken(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "broken.gz"
     path.write_bytes(b"no gzip")
@@ -154,6 +182,8 @@ def test_recording_goes_on_and_the_table_can_be_compared(tmp_path: Path) -> None
         "--ablations",
     )
     assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])["figures"]
+    told = json.loads(done.stdout.splitlines()[-1])
+    figures = told["figures"]
+    assert all(set(table) == set(figures) for table in told["minutes"].values()) and len(told["minutes"]) == 2
     assert {"random", "tpe", "surrogate", "hybrid:random", "surrogate, no merging"} <= set(figures)
     assert plot.stat().st_size > 10_000 and "| surrogate |" in done.stdout

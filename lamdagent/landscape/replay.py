@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -85,6 +86,8 @@ class Replay:
     """Of each trial in turn; NaN where it failed."""
     seconds: tuple[float, ...]
     """What each trial took when it was recorded."""
+    thinking: tuple[float, ...]
+    """Seconds that the policy took for each choice, here and now."""
     choices: tuple[str, ...]
     """Fingerprints, in turn."""
     fallbacks: int
@@ -104,14 +107,16 @@ def replay(policy: Policy, landscape: Landscape, trials: int, seed: int, *, reme
     done: list[Trial] = [landscape.base]
     models = {landscape.base.run_id: landscape.base.model}
     by_run = {t.run_id: t for t in landscape.trials}
-    fallbacks = 0
+    fallbacks, thinking = 0, list[float]()
     for number in range(trials):
         history = History(tuple(done))
         space = RecordedSpace(landscape, models, {t.run_id for t in done})
         text = memory_text(history, space, landscape.tasks, 2000) if remember else ""
+        asked = time.perf_counter()
         decision = policy(Turn(history, space, number, seed, text))
         if decision is None:
             break
+        thinking.append(time.perf_counter() - asked)
         fallbacks += "fallback" in decision.details
         trial = dataclasses.replace(by_run[decision.action.fingerprint], started=number + 1, policy=decision.policy)
         done.append(trial)
@@ -119,4 +124,5 @@ def replay(policy: Policy, landscape: Landscape, trials: int, seed: int, *, reme
             models[trial.run_id] = trial.model
     ended = done[1:]
     scores = tuple(t.score.value if t.score else float("nan") for t in ended)
-    return Replay(scores, tuple(t.seconds for t in ended), tuple(t.run_id for t in ended), fallbacks)
+    seconds, choices = tuple(t.seconds for t in ended), tuple(t.run_id for t in ended)
+    return Replay(scores, seconds, tuple(thinking), choices, fallbacks)
