@@ -107,7 +107,11 @@ class ActionSpace:
 
     def available(self) -> list[ActionType]:
         """Types with at least one legal untried action, in declared order."""
-        return [t for t in self.types if next(self.actions(t), None) is not None]
+        # More actions than were ever tried: one is left, and no need to look for it.
+        return [t for t in self.types if self._surely_left(t) or next(self.actions(t), None) is not None]
+
+    def _surely_left(self, action_type: ActionType) -> bool:
+        return self.size(action_type) > len(self.tried)
 
     def size(self, action_type: ActionType) -> int:
         """How many legal actions the type has; tried ones are not taken off."""

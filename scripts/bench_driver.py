@@ -20,6 +20,7 @@ figures; `growth_mb` is what the second half of the trials has added.
 import argparse
 import cProfile
 import json
+import multiprocessing
 import os
 import pstats
 import random
@@ -28,7 +29,8 @@ import statistics
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +70,8 @@ class Answers:
     """Trials between two lines."""
     shared: Path
     """Folder of artifacts of the past runs; gets the base's weights."""
+    landed: Callable[[], None] = lambda: None
+    """Called before an action ends."""
     capacity: int = 1
     megabytes: list[int] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
@@ -103,6 +107,7 @@ class Answers:
     def next_event(self, timeout_s: float) -> Event | None:
         """See `Executor`."""
         if self._events:
+            self.landed()
             self._answered = time.monotonic()
             return self._events.popleft()
         return self._worker.next_event(timeout_s)
@@ -144,7 +149,9 @@ def make_past(uri: str, runs: int, tasks: Sequence[Task], shared: Path) -> None:
         {task.name: task.fingerprint for task in tasks},
         str(shared),
     )
-    fill(uri, runs, world)
+    # In a process of its own: SQLite's statistics of an empty file would stay with this one's connections.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(fill, uri, runs, world).result()
 
 
 def by_hand(uri: str, experiment: str) -> float:
@@ -188,6 +195,8 @@ def searched(options: argparse.Namespace, folder: str) -> dict[str, Any]:
         profile = cProfile.Profile()
         try:
             store = Store(uri, plan.config.tracking.experiment)
+            # Real actions take longer than `FRESH_S`: each of these trials asks for others' news, too.
+            executor.landed = lambda: setattr(store._cache, "_asked", 0.0)
             journal = Journal(store, plan, OmegaConf.to_yaml(node, resolve=True))
             search = Search(
                 plan, journal, executor, make_agent(plan.config, plan.tasks), Terminal(Console(file=nowhere))

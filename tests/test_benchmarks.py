@@ -51,7 +51,7 @@ def test_merging() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "server"])
 def test_driver_with_a_past(store: str) -> None:
-    wanted = ["--trials", "6", "--every", "3", "--policy", "random", "--past", "60", "--store", store, "--profile"]
+    wanted = ["--trials", "7", "--every", "3", "--policy", "random", "--past", "60", "--store", store, "--profile"]
     text = output("bench_driver.py", *wanted)
     found = json.loads(text.splitlines()[-1])
     assert found["past"] == 60 and found["ms"] > 0 and len(found["milliseconds"]) == 2

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from lamdagent.actions.action import PROCESSES, Action, ActionType, Scalar
@@ -25,6 +25,8 @@ LONGEST_DESCRIPTION = 300
 """Characters of what a run says of the data that it made."""
 MOST_LOST = 2
 """Workers that one action may cost: after so many it is the action, not the machine."""
+Known = tuple[RunRecord, tuple[Model | Dataset | None, ...], Trial]
+"""A run, what its parents made, and the trial that these give."""
 
 
 class Histories:
@@ -45,49 +47,71 @@ class Histories:
         self._datasets = {d.name: d for d in datasets}
         self._tasks = tasks
         self._fraction = fraction
-        self._read: dict[str, tuple[RunRecord, tuple[Model | Dataset | None, ...], Trial]] = {}
+        self._records: Sequence[RunRecord] = ()
+        self._read: dict[str, Known] = {}
+        self._models: dict[str, Model] = {}
+        self._made: dict[str, Dataset] = {}
+        """What each run has made."""
+        self._unseen: set[str] = set()
+        """Runs of other fractions."""
         self._last = History()
 
-    def history(self, records: Iterable[RunRecord], reflection: str = "") -> History:
+    def history(self, records: Sequence[RunRecord], reflection: str = "") -> History:
         """All base and action runs as trials, oldest first, yet none before its parents, whatever their clocks said.
 
         The same object as the last time when nothing has changed.
         """
-        models: dict[str, Model] = {}
-        made: dict[str, Dataset] = {}
-        read = {}
-        unseen: set[str] = set()
-        for record in _parents_first(records):
-            if not self._sees(record, unseen):
-                unseen.add(record.run_id)
-                continue
-            inputs = tuple(found.get(parent) for found in (models, made) for parent in record.parents)
-            known = self._read.get(record.run_id)
-            if known is None or known[0] is not record or not _same(known[1], inputs):
-                known = (record, inputs, self._trial(record, models, made))
-            read[record.run_id] = known
-            models |= {record.run_id: known[2].model} if known[2].model else {}
-            made |= {record.run_id: known[2].dataset} if known[2].dataset else {}
-        trials = tuple(trial for _, _, trial in read.values())
-        self._read = read
+        if not _same(records, self._records):
+            self._read_again(records)
+            self._records = tuple(records)
+        trials = tuple(trial for _, _, trial in self._read.values())
         if not _same(trials, self._last.trials) or reflection != self._last.reflection:
             self._last = History(trials, reflection)
         return self._last
 
-    def _sees(self, record: RunRecord, unseen: Collection[str]) -> bool:
+    def _read_again(self, records: Sequence[RunRecord]) -> None:
+        """Only what is new, where it stands behind everything else and nothing rests on it: the usual case."""
+        before = {record.run_id: record for record in self._records}
+        news = [record for record in records if before.get(record.run_id) is not record]
+        parents = {parent for record in records for parent in record.parents}
+        fresh = [record for record in news if record.run_id not in before]
+        youngest = max((record.start_ms for record in self._records), default=0)
+        simple = len(before) + len(fresh) == len(records) and all(record.start_ms > youngest for record in fresh)
+        if not simple or any(record.run_id in parents for record in news):
+            known, self._read = self._read, {}
+            self._models, self._made, self._unseen = {}, {}, set()
+            news = list(_parents_first(records))
+        else:
+            known = self._read
+        for record in news:
+            if record.kind in ("base", "action"):
+                self._add(record, known.get(record.run_id))
+
+    def _add(self, record: RunRecord, known: Known | None) -> None:
+        if not self._sees(record):
+            self._unseen.add(record.run_id)
+            return
+        inputs = tuple(found.get(parent) for found in (self._models, self._made) for parent in record.parents)
+        if known is None or known[0] is not record or not _same(known[1], inputs):
+            known = (record, inputs, self._trial(record))
+        self._read[record.run_id] = known
+        self._models |= {record.run_id: known[2].model} if known[2].model else {}
+        self._made |= {record.run_id: known[2].dataset} if known[2].dataset else {}
+
+    def _sees(self, record: RunRecord) -> bool:
         if self._fraction is None or record.kind == "base":
             return True
-        return fraction_of(record) == self._fraction and not any(parent in unseen for parent in record.parents)
+        return fraction_of(record) == self._fraction and not any(parent in self._unseen for parent in record.parents)
 
-    def _trial(self, record: RunRecord, models: Mapping[str, Model], made: Mapping[str, Dataset]) -> Trial:
+    def _trial(self, record: RunRecord) -> Trial:
         action = None
-        if record.tags.get(schema.KIND) == "action":
-            action = _action(record, models, made, self._types, self._datasets)
+        if record.kind == "action":
+            action = _action(record, self._models, self._made, self._types, self._datasets)
         return _trial(record, action, self._tasks)
 
 
 def build_history(
-    records: Iterable[RunRecord],
+    records: Sequence[RunRecord],
     types: Sequence[ActionType],
     datasets: Sequence[Dataset],
     tasks: Sequence[Task],
@@ -113,8 +137,8 @@ def _parents_first(records: Iterable[RunRecord]) -> Iterator[RunRecord]:
     """Base and action runs, oldest first, but a run that seems older than a parent after it."""
     trials = [r for r in records if r.tags.get(schema.KIND) in ("base", "action")]
     waiting = {r.run_id: r for r in sorted(trials, key=lambda r: (r.start_ms, r.run_id))}
-    while waiting:
-        below = [next(iter(waiting))]
+    for first in list(waiting):
+        below = [first] if first in waiting else []
         while below:
             run_id = below[-1]
             parent = next((p for p in waiting[run_id].parents if p in waiting and p not in below), None)

@@ -73,7 +73,8 @@ def _champions(history: History, tasks: Sequence[Task]) -> Iterator[str]:
     for task in tasks:
         scored = [t for t in history.scored if task.name in t.scores and t.model]
         if scored:
-            best = max(scored, key=lambda t: task.level(t.scores[task.name]).value)
+            sign = 1 if task.higher_is_better else -1
+            best = max(scored, key=lambda t: sign * t.scores[task.name].value)
             assert best.model is not None
             yield f"{task.name} (weight {task.weight:g}): {best.scores[task.name].value:.3f} by {best.model.name}"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lamdagent.tracking.connect import open_client
 from lamdagent.tracking.layout import local_root
-from lamdagent.tracking.lineage import model_id_of
+from lamdagent.tracking.met import Met
 from lamdagent.tracking.schema import CHAMPION_ALIAS, MODEL_FOLDER
 
 
@@ -35,7 +35,7 @@ def register(report: Callable[..., None], *, uri: str, run_id: str, folder: str,
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     client = open_client(uri)
-    model_id = model_id_of(client.get_run(run_id))
+    model_id = Met().of(client, run_id).model_id
     if model_id is None:
         raise ValueError(f"The run {run_id} has no model to register.")
     content = ModelCard(card, ignore_metadata_errors=True)

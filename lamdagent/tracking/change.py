@@ -88,15 +88,23 @@ def applied(records: Sequence[RunRecord], changes: Sequence[Change], experiment_
     found = {record.run_id: record for record in records}
     for change in changes:
         if change.new is not None:
-            params = dict(change.new.params)
-            blank = RunRecord(change.run_id, experiment_id, change.new.name, "RUNNING", change.at_ms, None, "", params)
-            found.setdefault(change.run_id, blank)
+            found.setdefault(change.run_id, opened(change, experiment_id))
         if change.run_id in found:
-            found[change.run_id] = _after(found[change.run_id], change)
+            found[change.run_id] = after(found[change.run_id], change)
     return sorted(found.values(), key=lambda record: (record.start_ms, record.run_id))
 
 
-def _after(record: RunRecord, change: Change) -> RunRecord:
+def opened(change: Change, experiment_id: str, artifact_uri: str = "") -> RunRecord:
+    """The run that `change` opens, with all that it writes."""
+    assert change.new is not None
+    name, params = change.new.name, dict(change.new.params)
+    return after(
+        RunRecord(change.run_id, experiment_id, name, "RUNNING", change.at_ms, None, artifact_uri, params), change
+    )
+
+
+def after(record: RunRecord, change: Change) -> RunRecord:
+    """`record` as the store has it once `change` is delivered."""
     last = {key: value for key, value, _, _ in change.curves} | dict(change.metrics)
     finite = {key: value for key, value in last.items() if math.isfinite(value)}
     ended = change.status not in ("", "RUNNING")

@@ -39,6 +39,11 @@ ANSWER_TIMEOUT_S = 30
 """How long a server may take for its first answer, for which it is asked twice: it may be starting, or busy."""
 MIGRATION_PAUSES_S = (0.5, 1, 2, 4, 8)
 """Between questions to a database whose tables are not all there; creating them takes a few seconds."""
+INDEXES = (
+    "lamdagent_fingerprints ON tags (value) WHERE key = 'lamdagent.fingerprint'",
+    "lamdagent_runs ON runs (experiment_id, start_time)",
+)
+"""For SQLite: what each turn asks."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -73,7 +78,10 @@ def open_client(uri: str) -> MlflowClient:
         return _open_server(uri)
     probe_database(uri)
     with _one_at_a_time(uri):
-        return _first_answer_of_database(uri)
+        client = _first_answer_of_database(uri)
+        if uri.startswith("sqlite"):
+            _index_sqlite(uri)
+        return client
 
 
 def find_experiment(client: MlflowClient, name: str, uri: str) -> str:
@@ -145,6 +153,21 @@ def _tune_sqlite(connection: object) -> None:
     execute("PRAGMA journal_mode=WAL")
     execute("PRAGMA analysis_limit=1000")
     execute("ANALYZE")
+
+
+def _index_sqlite(uri: str) -> None:
+    """Two indexes that MLflow lacks: whether an action was done, and what is new, take as long in any store.
+
+    Without them SQLite looks at every run for each such question. MLflow and its migrations do not mind them.
+    """
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(
+        uri, connect_args={"timeout": PROBE_TIMEOUT_S}, poolclass=sqlalchemy.pool.NullPool
+    )
+    with _unless_locked(), engine.begin() as connection:
+        for index in INDEXES:
+            connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {index}")
 
 
 @contextmanager

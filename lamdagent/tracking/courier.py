@@ -13,6 +13,7 @@ from lamdagent.tracking import schema
 from lamdagent.tracking.change import PROVISIONAL, Change
 from lamdagent.tracking.connect import hide_password
 from lamdagent.tracking.delivery import deliver, find_provisional
+from lamdagent.tracking.met import Met
 from lamdagent.tracking.outage import Line, is_outage, patience
 from lamdagent.tracking.outbox import Outbox
 
@@ -46,6 +47,8 @@ class Courier:
         self._boxes = [self._own]
         self._real: dict[str, str] = {}
         self._proven = False
+        self.met = Met()
+        """Runs that need not be asked for again."""
         self.folder = self._own.folder
         """Where changes wait."""
         self.delivered: list[Change] = []
@@ -179,7 +182,7 @@ class Courier:
     # Inside ------------------------------------------------------------------------------------------------------
 
     def _send(self, change: Change, again: bool) -> None:
-        run_id = deliver(self._client, self._experiment_id, change, again=again)
+        run_id = deliver(self._client, self._experiment_id, change, again=again, met=self.met)
         if run_id != change.run_id:
             self._real[change.run_id] = run_id
         self._proven = True

@@ -2,28 +2,32 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking._tracking_service import utils
 
 from lamdagent.tracking import lineage, schema, weights
 from lamdagent.tracking.change import Change, New
 from lamdagent.tracking.leaderboard import save_leaderboard
+from lamdagent.tracking.met import Met
 from lamdagent.tracking.outage import patience
 
 T = TypeVar("T")
 
+MOST_AT_ONCE, MOST_TAGS = 900, 100
+"""Points and tags of one request: MLflow takes 1,000 in all, and so many tags."""
 REPOSITORIES = 16
 """So many of MLflow's repository objects are kept: more than the runs that are written to in turn."""
 
 
-def deliver(client: MlflowClient, experiment_id: str, change: Change, *, again: bool = False) -> str:
+def deliver(
+    client: MlflowClient, experiment_id: str, change: Change, *, again: bool = False, met: Met | None = None
+) -> str:
     """Write all of `change` and return the run's id in the store.
 
     Args:
@@ -31,34 +35,27 @@ def deliver(client: MlflowClient, experiment_id: str, change: Change, *, again: 
         experiment_id: Where a new run is opened.
         change: Without provisional ids but that of the run it opens.
         again: It may have been tried before: what must not be there twice is asked for first, weights are kept here.
+        met: Runs that need not be asked for again; it is added to.
 
     Raises:
         Exception: whatever MLflow raises; see outage.py. Nothing is lost, and the same call may be made again.
     """
+    met = Met() if met is None else met
     run_id = change.run_id
     if change.new is not None:
-        run_id = _opened(client, experiment_id, change, again)
+        run_id = _opened(client, experiment_id, change, again, met)
         change = change.renamed(lambda known: run_id if known == change.run_id else known)
-        _write_new(client, experiment_id, run_id, change)
-    _write_artifacts(client, run_id, change, again)
+        _write_new(client, experiment_id, run_id, change, met)
+    _write_artifacts(client, run_id, change, again, met)
+    model_id = None
     if change.model or change.metrics:
-        with patience(0) if change.model else nullcontext():  # a repeated request would make a second model
-            run = client.get_run(run_id)
-            made = lineage.add_model(client, run, change.model, again=again) if change.model else None
-            model_id = made or lineage.model_id_of(run)
-        linked = run_id if model_id else None
-        _log(
-            client,
-            run_id,
-            [
-                Metric(k, float(v), change.at_ms, change.step, model_id, run_id=linked)
-                for k, v in change.metrics.items()
-            ],
-        )
-    _log(client, run_id, [Metric(key, float(value), at, step) for key, value, step, at in change.curves])
-    if change.new is None:
-        for tags in chunks([RunTag(key, value) for key, value in change.tags.items()], 100):
-            client.log_batch(run_id, tags=tags)
+        model_id = _model_of(client, run_id, change, again, met)
+    linked = run_id if model_id else None
+    metrics = [
+        Metric(k, float(v), change.at_ms, change.step, model_id, run_id=linked) for k, v in change.metrics.items()
+    ]
+    metrics += [Metric(key, float(value), at, step) for key, value, step, at in change.curves]
+    _log(client, run_id, metrics, {} if change.new else change.tags)
     for traces in chunks(list(change.traces), 100):
         client.link_traces_to_run(list(traces), run_id)
     if change.status == "RUNNING":
@@ -80,40 +77,49 @@ def chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-def _opened(client: MlflowClient, experiment_id: str, change: Change, again: bool) -> str:
+def _opened(client: MlflowClient, experiment_id: str, change: Change, again: bool, met: Met) -> str:
     """The run, ours from its first moment: all tags come with its creation."""
     assert change.new is not None
     if again and (known := find_provisional(client, experiment_id, change.run_id)):
         return known
     tags = {key: value for key, value in change.tags.items() if value} | {schema.PROVISIONAL: change.run_id}
+    if change.new.text is not None:
+        tags[schema.DESCRIPTION] = lineage.describe(met.parents(client, change.new.parents), change.new.text)
     with patience(0):  # an answer that is lost on its way would make a second run
         run = client.create_run(experiment_id, change.at_ms, tags, change.new.name)
+    met.add(run)
     return str(run.info.run_id)
 
 
-def _write_new(client: MlflowClient, experiment_id: str, run_id: str, change: Change) -> None:
+def _write_new(client: MlflowClient, experiment_id: str, run_id: str, change: Change, met: Met) -> None:
     assert change.new is not None
     new: New = change.new
     for params in chunks([Param(key, value) for key, value in new.params.items()], 100):
         client.log_batch(run_id, params=params)
-    parents = [run for parent in dict.fromkeys(new.parents) if (run := _found(client, parent))]
-    if new.text is not None:
-        client.set_tag(run_id, schema.DESCRIPTION, lineage.describe(parents, new.text))
     if schema.DESCRIPTION in change.tags:  # it may hold a link to the run itself
         client.set_tag(run_id, schema.DESCRIPTION, change.tags[schema.DESCRIPTION])
-    lineage.link_parents(client, run_id, parents)
+    lineage.link_parents(client, run_id, met.parents(client, new.parents))
     if new.leaderboard is not None:
         save_leaderboard(client, experiment_id, run_id, new.leaderboard)
 
 
-def _write_artifacts(client: MlflowClient, run_id: str, change: Change, again: bool) -> None:
+def _write_artifacts(client: MlflowClient, run_id: str, change: Change, again: bool, met: Met) -> None:
     for path, text in change.texts.items():
         client.log_text(run_id, text, path)
     for path, folder in change.folders.items():
         weights.open_to_all(Path(folder))
         client.log_artifacts(run_id, folder, path)
     if change.weights:
-        weights.publish(client, run_id, Path(change.weights), keep=again)
+        weights.publish(client, met.of(client, run_id).artifact_uri, run_id, Path(change.weights), keep=again)
+
+
+def _model_of(client: MlflowClient, run_id: str, change: Change, again: bool, met: Met) -> str | None:
+    """Id of the run's model, which is made if the change says so."""
+    run = met.of(client, run_id, anew=again)
+    if change.model is None:
+        return run.model_id
+    with patience(0):  # a repeated request would make a second model
+        return met.made(run_id, lineage.add_model(client, run, change.model, again=again))
 
 
 def _let_go_of_repositories() -> None:
@@ -123,17 +129,9 @@ def _let_go_of_repositories() -> None:
         kept.popitem(last=False)
 
 
-def _log(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
+def _log(client: MlflowClient, run_id: str, metrics: Sequence[Metric], tags: Mapping[str, str]) -> None:
     """Points that are no number are left out: they would spoil every plot and sort."""
-    for some in chunks([metric for metric in metrics if math.isfinite(metric.value)], 1000):
-        client.log_batch(run_id, metrics=some)
-
-
-def _found(client: MlflowClient, run_id: str) -> Run | None:
-    """The run; None when its owner has purged it, which is no reason for us to stop."""
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+    some = list(chunks([metric for metric in metrics if math.isfinite(metric.value)], MOST_AT_ONCE))
+    told = list(chunks([RunTag(key, value) for key, value in tags.items()], MOST_TAGS))
+    for points, words in zip_longest(some, told, fillvalue=()):
+        client.log_batch(run_id, metrics=points, tags=words)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStatus
 
+from lamdagent.tracking.met import Acquaintance
 from lamdagent.tracking.schema import WEIGHTS
 
 
@@ -23,43 +24,36 @@ class ModelEntry:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def model_id_of(run: Run) -> str | None:
-    """Id of the LoggedModel that the run made, None when it made none (yet)."""
-    outputs = run.outputs.model_outputs if run.outputs else []
-    return str(outputs[0].model_id) if outputs else None
-
-
-def link_parents(client: MlflowClient, run_id: str, parents: Sequence[Run]) -> None:
+def link_parents(client: MlflowClient, run_id: str, parents: Sequence[Acquaintance]) -> None:
     """Make the parents' models inputs of the run; a foreign run without a LoggedModel stays in tag and description."""
-    ids = [model_id for parent in parents if (model_id := model_id_of(parent))]
+    ids = [parent.model_id for parent in parents if parent.model_id]
     if ids:
         client.log_inputs(run_id, models=[LoggedModelInput(model_id) for model_id in dict.fromkeys(ids)])
 
 
-def add_model(client: MlflowClient, run: Run, entry: ModelEntry, *, again: bool = False) -> str:
+def add_model(client: MlflowClient, run: Acquaintance, entry: ModelEntry, *, again: bool = False) -> str:
     """Make `entry` an output of the run and return its id; a second call returns the first one's.
 
     `again`: an earlier call may have been cut off between the model and its link, so the model is looked for.
     """
-    known = model_id_of(run)
-    if known:
-        return known
-    where = f"source_run_id = '{run.info.run_id}'"
-    cut_off = client.search_logged_models([run.info.experiment_id], where, max_results=1) if again else []
+    if run.model_id:
+        return run.model_id
+    where = f"source_run_id = '{run.run_id}'"
+    cut_off = client.search_logged_models([run.experiment_id], where, max_results=1) if again else []
     model = next(iter(cut_off), None) or client.create_logged_model(
-        run.info.experiment_id,
+        run.experiment_id,
         name=entry.name,
-        source_run_id=run.info.run_id,
+        source_run_id=run.run_id,
         tags={**entry.tags, WEIGHTS: entry.weights},
         params={key: str(value) for key, value in entry.params.items()},
         model_type="lamdagent",
     )
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step=0)])
     return str(model.model_id)
 
 
-def describe(parents: Sequence[Run], text: str) -> str:
+def describe(parents: Sequence[Acquaintance], text: str) -> str:
     """The run's description: `text` and a link to every parent that MLflow's UI opens."""
     if not parents:
         return text
@@ -72,7 +66,7 @@ def runs_page(uri: str, experiment_id: str) -> str:
     return f"{server}#/experiments/{experiment_id}/runs/"
 
 
-def link(run: Run) -> str:
+def link(run: Acquaintance) -> str:
     """Markdown link to a run's page, good on every server and under every path prefix."""
-    name = "".join(letter for letter in run.info.run_name or run.info.run_id if letter not in "[]()<>\\`\n")
-    return f"[{name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+    name = "".join(letter for letter in run.name or run.run_id if letter not in "[]()<>\\`\n")
+    return f"[{name}](#/experiments/{run.experiment_id}/runs/{run.run_id})"

@@ -9,7 +9,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -19,7 +19,18 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from lamdagent.tracking.connect import sqlite_file
-from lamdagent.tracking.schema import FINGERPRINT, KIND, PARENT_RUN, PARENTS, SCHEMA, SCHEMA_TAG, SCORE
+from lamdagent.tracking.owner import this_process
+from lamdagent.tracking.schema import (
+    FINGERPRINT,
+    KIND,
+    OWNER,
+    PARENT_RUN,
+    PARENTS,
+    PROVISIONAL,
+    SCHEMA,
+    SCHEMA_TAG,
+    SCORE,
+)
 
 OURS = f"tags.`{SCHEMA_TAG}` = '{SCHEMA}'"
 """Filter for runs that this package wrote."""
@@ -31,12 +42,13 @@ ANCESTORS = 500
 """Most ancestors that are read besides."""
 PAGE = 500
 """Runs asked for at once; the time per run does not depend on it."""
-FEW = 20
+FEW = 8
 """Runs that a refresh asks for at once; it goes on as long as a page holds something new."""
 FRESH_S = 1.0
 """What others do is asked for at most so often; what this process has written is always read."""
 TICK_NS = 100_000_000
 """More than the resolution of any file system's time stamps that hold an SQLite store."""
+PREFIX = "lamdagent."
 SKEW_MS = 10 * 60 * 1000
 """By how much the clocks of a store's writers may differ."""
 
@@ -149,8 +161,10 @@ def is_ours(record: RunRecord) -> bool:
 
 
 def _lean(record: RunRecord) -> RunRecord:
-    """Without MLflow's own tags: descriptions and histories that nobody here reads."""
-    tags = {key: value for key, value in record.tags.items() if key.startswith("lamdagent.") or key == PARENT_RUN}
+    """Without MLflow's own tags: descriptions and histories that nobody here reads; and without empty ones."""
+    tags = {
+        k: v for k, v in record.tags.items() if v and (k == PARENT_RUN or k.startswith(PREFIX)) and k != PROVISIONAL
+    }
     return replace(record, tags=tags)
 
 
@@ -174,6 +188,23 @@ class RunCache:
     def touch(self, run_id: str) -> None:
         """Read `run_id` again at the next refresh: it has been written to, or is wanted though it tells little."""
         self._touched.add(run_id)
+
+    def written(self, run_id: str, after: Callable[[RunRecord], RunRecord]) -> None:
+        """This process has written to `run_id`: told instead of read again, but for a run that is not known yet."""
+        known = self.get(run_id)
+        if known is None:
+            self._touched.add(run_id)
+        else:
+            self._keep([after(known)])
+
+    def add(self, record: RunRecord) -> None:
+        """A run that this process has opened."""
+        if self._runs is not None:
+            self._keep([record])
+
+    def get(self, run_id: str) -> RunRecord | None:
+        """The run as it was when it was last read or written here; None where it is not known."""
+        return (self._runs or {}).get(run_id)
 
     def doubt(self, run_id: str) -> None:
         """Read `run_id` again at the next refresh if it is known: others may have edited it."""
@@ -236,7 +267,8 @@ class RunCache:
         stamp = database_stamp(self._client.tracking_uri)
         if now - self._asked <= FRESH_S or (stamp and stamp == self._stamp):
             return
-        open_before = [run_id for run_id, record in runs.items() if record.status == "RUNNING"]
+        mine = this_process().dump()
+        open_before = [r.run_id for r in runs.values() if r.status == "RUNNING" and r.tags.get(OWNER) != mine]
         # Not from a time that has not come yet: a clock that was wrong for a moment would hide all that is new.
         self._read_started(min(max((r.start_ms for r in runs.values()), default=0), int(time.time() * 1000)))
         asked = partial(ask, self._client, self._experiment_id)

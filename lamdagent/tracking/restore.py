@@ -65,5 +65,5 @@ def workplace(store: Store, run_id: str) -> Path | None:
 
 def put_back(store: Store, run_id: str, folder: Path, tags: Mapping[str, str]) -> None:
     """Publish `folder`, which is consumed, as the weights of the run, and then say so in its `tags`."""
-    publish(store.client, run_id, folder)
+    publish(store.client, store.courier.met.of(store.client, run_id).artifact_uri, run_id, folder)
     store.set_tags(run_id, tags)

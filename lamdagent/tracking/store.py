@@ -4,14 +4,17 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from lamdagent.errors import UserError
 from lamdagent.tracking import claims, moved, schema, weights
-from lamdagent.tracking.change import PROVISIONAL, Change, Curve, New, applied, provisional_id
+from lamdagent.tracking.change import PROVISIONAL, Change, Curve, New, after, applied, opened, provisional_id
 from lamdagent.tracking.connect import find_experiment, hide_password, open_client, resolve_uri, sqlite_file
 from lamdagent.tracking.courier import Courier
+from lamdagent.tracking.layout import local_root
 from lamdagent.tracking.leaderboard import leaderboard_path
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.orphans import Orphans
@@ -58,7 +61,6 @@ class Store:
         """The folder that an SQLite file was in when its artifacts were written, where they have been found again."""
         self._cache = RunCache(self.client, self.experiment_id)
         self._orphans = Orphans(self.client, self.courier, self._cache)
-        self._artifacts: dict[str, str] = {}
 
     # Searches ----------------------------------------------------------------------------------------------------
 
@@ -224,13 +226,10 @@ class Store:
     def artifact_uri(self, run_id: str) -> str | None:
         """Where the run's artifacts are; asked once, since it never changes. None while that cannot be told."""
         run_id = self.real(run_id)
-        if run_id not in self._artifacts:
-            unknown = PROVISIONAL.fullmatch(run_id)
-            run = None if unknown else self.courier.attempt(lambda: self.client.get_run(run_id))
-            if run is None:
-                return None
-            self._artifacts[run_id] = str(run.info.artifact_uri)
-        return self._artifacts[run_id]
+        met = self.courier.met
+        unknown = PROVISIONAL.fullmatch(run_id)
+        run = met.get(run_id) or (None if unknown else self.courier.attempt(lambda: met.of(self.client, run_id)))
+        return run.artifact_uri if run else None
 
     def model_folder(self, run_id: str) -> Path:
         """Local folder of the run's weights, see `weights.model_folder`; of a run that waits, where it waits."""
@@ -245,7 +244,8 @@ class Store:
         """Local folder of `runs:/...` or `models:/...`, others' too, see `weights.download_model`."""
         uri = self.located(uri)
         run_id, _, path = uri.removeprefix("runs:/").partition("/")
-        kept = self._kept(run_id) if uri.startswith("runs:/") and path == schema.MODEL_FOLDER else None
+        ours = uri.startswith("runs:/") and path == schema.MODEL_FOLDER
+        kept = (self._kept(run_id) or self._at_hand(run_id)) if ours else None
         try:
             return kept or self.courier.ask(lambda: weights.fetch(self.client, uri))
         except UserError:
@@ -266,13 +266,11 @@ class Store:
         """
         courier = self.courier
         courier.deliver_waiting()
-        for change in courier.delivered:
-            self._cache.touch(change.run_id)
+        self._take_note()
         known = courier.attempt(self._cache.refresh) if self._cache.filled else courier.ask(self._cache.refresh)
-        if known is not None:
-            courier.delivered.clear()
-        pending = [*courier.delivered, *courier.waiting]
-        shown = applied(self._cache.known(), pending, self.experiment_id) if pending else self._cache.known()
+        shown = self._cache.known() if known is None else known
+        if pending := courier.waiting:
+            shown = applied(shown, pending, self.experiment_id)
         return [record for record in shown if not claims.undecided(record)]
 
     def resync(self) -> list[RunRecord]:
@@ -340,13 +338,26 @@ class Store:
         self.courier.write(Change(**{**vars(change), "tags": tags}))
         return self.real(change.run_id)
 
+    def _take_note(self) -> None:
+        """What has been written here is known here: it is not read again."""
+        for change in self.courier.delivered:
+            run = self.courier.met.get(change.run_id) if change.new else None
+            if run is not None:
+                self._cache.add(opened(change, self.experiment_id, run.artifact_uri))
+            self._cache.written(change.run_id, partial(after, change=change))
+        self.courier.delivered.clear()
+
     def _settled(self, run_id: str) -> bool:
         if PROVISIONAL.fullmatch(run_id):
             return True
-        winner = claims.settle(self.client, record_of(self.client.get_run(run_id)), self._orphans.deserted)
-        self._cache.touch(winner)
+        self._take_note()
+        run = self._cache.get(run_id) or record_of(self.client.get_run(run_id))
+        winner = claims.settle(self.client, run, self._orphans.deserted)
         if winner == run_id:
+            self._cache.written(run_id, lambda run: replace(run, tags={**run.tags, schema.CLAIM: claims.HELD}))
             return True
+        self._cache.touch(winner)
+        self._cache.touch(run_id)
         self.client.set_terminated(run_id, "KILLED")
         self.client.delete_run(run_id)
         return False
@@ -355,6 +366,14 @@ class Store:
         """Weights that wait for the store."""
         found = (Path(c.weights) for c in self.courier.waiting if c.run_id == run_id and c.weights)
         return next((folder for folder in found if folder.is_dir()), None)
+
+    def _at_hand(self, run_id: str) -> Path | None:
+        """Weights on a local root, of a run that is known to have some."""
+        known = self._cache.get(run_id)
+        if known is None or known.status != "FINISHED" or known.tags.get(schema.PRUNED):
+            return None
+        root = local_root(known.artifact_uri)
+        return root / schema.MODEL_FOLDER if root and (root / schema.MODEL_FOLDER).is_dir() else None
 
     def _described(self, run_id: str, text: str) -> str:
         board = f"[Leaderboard]({leaderboard_path(self.experiment_id, run_id)})"

@@ -15,7 +15,7 @@ from lamdagent.tracking.layout import gathered, local_root, settle
 from lamdagent.tracking.schema import KIND, MODEL_FOLDER, PRUNED, WEIGHTS
 
 
-def publish(client: MlflowClient, run_id: str, staging: Path, *, keep: bool = False) -> None:
+def publish(client: MlflowClient, artifact_uri: str, run_id: str, staging: Path, *, keep: bool = False) -> None:
     """Make `staging` the run's artifact folder of weights. `staging` is CONSUMED unless it is to be kept.
 
     On a local artifact root of the same file system it is renamed: at once, no second copy, never half there.
@@ -23,7 +23,7 @@ def publish(client: MlflowClient, run_id: str, staging: Path, *, keep: bool = Fa
     """
     if not staging.exists() and client.list_artifacts(run_id, MODEL_FOLDER):
         return
-    root = local_root(client.get_run(run_id).info.artifact_uri)
+    root = local_root(artifact_uri)
     if root is None:
         _upload(client, run_id, staging)
         if not keep:
