@@ -21,7 +21,7 @@ from lamdagent.objects.model import Model
 Objects = Mapping[str, Sequence[Any]]
 """Slot name -> the models or datasets in it."""
 
-SMALL = 4096
+SMALL = 512
 """Up to so many actions of a type, sampling enumerates them; beyond, it draws and rejects."""
 
 

@@ -103,7 +103,7 @@ def show(clock: Clock, figures: Mapping[str, Mapping[str, Any]], goal: float) ->
     print("|---|---|---|---|---|")
     for label, found in figures.items():
         low, middle, high = found["minutes_to_goal"]
-        ratio = middle / first if math.isfinite(middle) and math.isfinite(first) else math.nan
+        ratio = middle / first if math.isfinite(middle) and 0 < first < math.inf else math.nan
         cells = [f"{_minutes(middle)} ({_minutes(low)} - {_minutes(high)})", f"{ratio:.2f}"]
         print(f"| {label} | {' | '.join(cells)} | {found['mean_best']:.3f} | {found['choosing']:.1%} |")
 

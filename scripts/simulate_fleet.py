@@ -87,11 +87,10 @@ def simulate(fleet: Fleet, draw: Callable[[], float]) -> Figures:
     world.run()
     ended.sort()
     # From the first quarter to the third: at both ends some workers do nothing.
-    first, last = len(ended) // 4, 3 * len(ended) // 4
-    counted = ended[first:last]
-    span = counted[-1][0] - counted[0][0]
-    rate = (len(counted) - 1) / span
-    acting = sum(seconds for _, seconds in counted) / len(counted)
+    begin, end = ended[len(ended) // 4][0], ended[3 * len(ended) // 4][0]
+    counted = [seconds for at, seconds in ended if begin < at <= end]
+    rate = len(counted) / (end - begin)
+    acting = sum(counted) / len(counted)
     store_busy = rate * fleet.store_s
     return Figures(
         3600 * rate, rate * acting / fleet.workers, rate * fleet.driver_s / fleet.drivers + store_busy, store_busy

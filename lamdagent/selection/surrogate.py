@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType
@@ -129,9 +130,18 @@ def _regress(
     spread = max(float(np.std(gains)), LEAST_SPREAD)
     kernel: Any = ConstantKernel(spread**2, "fixed") * Matern(LENGTH_SCALE, "fixed", nu=2.5)
     process = GaussianProcessRegressor(kernel, alpha=np.array(noise), optimizer=None)
-    process.fit(table[: len(known)], np.array(gains) - centre)
-    means, stds = process.predict(table[len(known) :], return_std=True)
+    with _libraries().limit(limits=1):  # for so few points threads that wait for busy cores cost ten times their help
+        process.fit(table[: len(known)], np.array(gains) - centre)
+        means, stds = process.predict(table[len(known) :], return_std=True)
     return [float(m) + centre for m in means], [float(s) for s in stds]
+
+
+@lru_cache
+def _libraries() -> Any:
+    """Handles of the loaded BLAS libraries; finding them takes milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 class _Risk:
