@@ -116,6 +116,15 @@ class TestVocabulary:
         assert vocabulary.difference(one, known) == "", "nobody can tell"
         assert vocabulary.digest(self.read(tmp_path / "5")) == ""
 
+    def test_equal_files_are_held_once_and_any_other_file_is_told_apart(self, tmp_path: Path) -> None:
+        one, same, other = (
+            self.read(tmp_path / str(number), vocab_json={"a": 0}, added_tokens_json={token: 1})
+            for number, token in enumerate(("<s>", "<s>", "<e>"))
+        )
+        assert one is same and other == {"a": 0, "<e>": 1}
+        vocabulary.forget()
+        assert vocabulary.vocabulary(tmp_path / "0") is not one
+
     def test_a_broken_file_is_said(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="has no vocabulary"):
             self.read(tmp_path / "6", tokenizer_json={"model": {}})

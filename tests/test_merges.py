@@ -1,6 +1,9 @@
 """Every merge method of mergekit as an action: what it takes, what it makes, and when two merges are the same."""
 
 import itertools
+import json
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -103,6 +106,28 @@ def test_the_weights_are_those_of_plain_mergekit(
     for folder in step.folders:
         before = load_file(Path(folder) / "model.safetensors")
         assert any(not torch.equal(ours[name], before[name]) for name in ours), "no input came out unchanged"
+
+
+ALONE = """
+import json, pathlib, sys
+from lamdagent.execution.work import make
+values, output = json.loads(sys.argv[1]), sys.argv[2]
+make(print, run_id="r", function="lamdagent.actions.merging:merge", inputs=values, seed=0, data_fraction=1.0,
+     tasks=[], batch_size=1, output=output)
+from mergekit.io.tasks import LoaderCache
+kept = [name for name in values["models"] if name in pathlib.Path("/proc/self/maps").read_text()]
+found = [*{"datasets", "pandas", "omegaconf"} & set(sys.modules), *kept, *LoaderCache().loaders]
+sys.exit(f"{found}" if found else 0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="says what is mapped into memory; Linux alone has it")
+def test_a_merge_takes_no_memory_for_what_it_does_not_need(pool: list[Model], tmp_path: Path) -> None:
+    """No imports that mergekit's own program does without, and afterwards its inputs are no longer mapped."""
+    models = [str(Path(model.location) / place(model)) for model in pool[1:3]]
+    values = json.dumps({"method": "linear", "models": models})
+    done = subprocess.run([sys.executable, "-c", ALONE, values, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_table_is_mergekits_own() -> None:

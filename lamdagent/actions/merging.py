@@ -17,6 +17,7 @@ from lamdagent.actions.fit import config_of, frame_of, misfits
 from lamdagent.actions.merge_methods import METHODS, check_call
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress
+from lamdagent.objects import vocabulary
 
 OF_MERGE = ("linear", "slerp", "ties", "dare_ties")
 """The methods that `merge` does."""
@@ -145,6 +146,7 @@ def _check_fit(folders: Sequence[str]) -> None:
         raise ActionFailed(f"A model to merge cannot be read: {error}", kind="bad_model") from error
     if reason := next(misfits(frames), None):
         raise ActionFailed(reason, kind="mismatch")
+    vocabulary.forget()  # the merge has a better use for the memory
 
 
 def _reference(folder: str) -> dict[str, Any]:
@@ -160,6 +162,7 @@ def _run(plan: dict[str, Any], context: Context) -> None:
     quiet()
     with known_warnings_ignored():
         from mergekit.config import MergeConfiguration
+        from mergekit.io.tasks import LoaderCache
         from mergekit.merge import run_merge
         from mergekit.options import MergeOptions
     options = MergeOptions(random_seed=context.seed, **OPTIONS)
@@ -167,6 +170,8 @@ def _run(plan: dict[str, Any], context: Context) -> None:
         run_merge(MergeConfiguration.model_validate(plan), str(context.output), options)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:  # what mergekit raises for inputs it cannot take
         raise ActionFailed(f"mergekit could not do the {plan['merge_method']} merge: {error}") from error
+    finally:
+        LoaderCache().loaders.clear()  # else the inputs stay mapped into memory for as long as the process lives
 
 
 def _copy_all_but_weights(source: Path, target: Path) -> None:

@@ -9,12 +9,14 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lamdagent.config import DatasetConfig
 from lamdagent.errors import UserError
 from lamdagent.objects.dataset import COLUMNS, Dataset, is_made
 from lamdagent.objects.offline import cache_folder
+
+if TYPE_CHECKING:  # it brings OmegaConf, and every worker imports this module
+    from lamdagent.config import DatasetConfig
 
 Row = dict[str, Any]
 BAD_ROWS = ("refuse", "drop")
@@ -23,7 +25,7 @@ NAMED = 5
 READERS = (".jsonl", ".json", ".csv", ".parquet")
 
 
-def load_dataset(name: str, settings: DatasetConfig) -> Dataset:
+def load_dataset(name: str, settings: "DatasetConfig") -> Dataset:
     """Read, map and check; write the rows once into the cache.
 
     Raises:
@@ -67,7 +69,7 @@ def load_dataset(name: str, settings: DatasetConfig) -> Dataset:
     )
 
 
-def _call(name: str, settings: DatasetConfig) -> Sequence[Row]:
+def _call(name: str, settings: "DatasetConfig") -> Sequence[Row]:
     module, _, function = (settings.function or "").partition(":")
     try:
         target = getattr(importlib.import_module(module), function)
@@ -81,7 +83,7 @@ def _call(name: str, settings: DatasetConfig) -> Sequence[Row]:
     return list(target(**settings.arguments))
 
 
-def _read(name: str, settings: DatasetConfig) -> Sequence[Row]:
+def _read(name: str, settings: "DatasetConfig") -> Sequence[Row]:
     source = settings.source or ""
     path = Path(source).expanduser()
     if path.suffix in READERS or path.exists():
@@ -112,7 +114,7 @@ def _parsed(path: Path) -> Sequence[Row]:
     raise ValueError(f"unknown ending; allowed: {', '.join(READERS)}")
 
 
-def _from_hub(name: str, source: str, settings: DatasetConfig) -> Sequence[Row]:
+def _from_hub(name: str, source: str, settings: "DatasetConfig") -> Sequence[Row]:
     from datasets import load_dataset as load
 
     try:
@@ -123,7 +125,7 @@ def _from_hub(name: str, source: str, settings: DatasetConfig) -> Sequence[Row]:
         raise UserError(f"datasets.{name}.source: {source!r} is {hint} ({reason})") from None
 
 
-def _mapped(name: str, index: int, row: Mapping[str, Any], settings: DatasetConfig) -> Row:
+def _mapped(name: str, index: int, row: Mapping[str, Any], settings: "DatasetConfig") -> Row:
     """Canonical columns first, further columns kept under their names."""
     result = {}
     for column in COLUMNS[settings.kind]:
@@ -139,7 +141,7 @@ def _mapped(name: str, index: int, row: Mapping[str, Any], settings: DatasetConf
     return result | {key: value for key, value in row.items() if key not in used and key not in result}
 
 
-def _useless(row: Row, settings: DatasetConfig) -> str:
+def _useless(row: Row, settings: "DatasetConfig") -> str:
     """Why a mapped row teaches nothing; empty when it does."""
     for column in COLUMNS[settings.kind]:
         if not _filled(row[column]):

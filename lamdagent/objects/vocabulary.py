@@ -3,11 +3,23 @@
 import functools
 import hashlib
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 WHOLE = ("tokenizer.model", "vocab.txt")
 """Files that are not taken apart here: their bytes stand for their tokens."""
+FILES = (*WHOLE, "tokenizer.json", "vocab.json", "added_tokens.json")
+"""All that is read."""
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Equal for folders whose files are equal, so that models of one family share what is read."""
+
+    folder: Path = field(compare=False)
+    contents: tuple[tuple[str, str], ...]
+    """Name and checksum."""
 
 
 def vocabulary(folder: Path) -> dict[str, int]:
@@ -16,8 +28,13 @@ def vocabulary(folder: Path) -> dict[str, int]:
     Raises:
         ValueError: a file is not what it should be.
     """
-    files = [path for name in (*WHOLE, "tokenizer.json", "vocab.json") if (path := folder / name).exists()]
-    return _read(folder, " ".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files))
+    found = [path for name in FILES if (path := folder / name).exists()]
+    return _read(_Files(folder, tuple((path.name, _checksum(path)) for path in found)))
+
+
+def forget() -> None:
+    """Give back the memory of all that was read: up to tens of MB a vocabulary."""
+    _read.cache_clear()
 
 
 def comparable(first: dict[str, int], second: dict[str, int]) -> bool:
@@ -55,7 +72,8 @@ def _whole(tokens: dict[str, int]) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _read(folder: Path, state: str) -> dict[str, int]:
+def _read(files: _Files) -> dict[str, int]:
+    folder = files.folder
     if (folder / "tokenizer.json").exists():
         return _of_tokenizer(_json(folder / "tokenizer.json"))
     if (folder / "vocab.json").exists():
@@ -63,7 +81,7 @@ def _read(folder: Path, state: str) -> dict[str, int]:
         return {**_json(folder / "vocab.json"), **(_json(added) if added.exists() else {})}
     for name in WHOLE:
         if (folder / name).exists():
-            return {f"file {name}:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}": -1}
+            return {f"file {name}:{_checksum(folder / name)}": -1}
     return {}
 
 
@@ -76,6 +94,10 @@ def _of_tokenizer(told: Any) -> dict[str, int]:
         return {**tokens, **{token["content"]: token["id"] for token in told.get("added_tokens") or ()}}
     except (KeyError, TypeError) as error:
         raise ValueError(f"tokenizer.json has no vocabulary ({error!r})") from None
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _json(path: Path) -> Any:
