@@ -58,6 +58,7 @@ class Jobs:
             "batch_size": self._plan.config.evaluation.batch_size,
             "output": str(self.output(run_id)),
             "accelerate": dict(kind.accelerate),
+            "needs": kind.needs,
         }
         return Job(run_id, "lamdagent.execution.work:make", arguments, limit_s)
 

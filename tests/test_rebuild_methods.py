@@ -29,6 +29,7 @@ SUM = "lamdagent.rewards.calls:near_call + 0.5 * my_rewards:vowels"
 ANSWERS = f"generations: 2, completion_length: 8, reward: '{SUM}'"
 TYPES = {
     "kto_lora": "max_length: 64, lora_rank: 4",
+    "sft_qlora": "max_length: 64, lora_rank: 4",
     "orpo_full": "max_length: 64",
     "rft_full": "max_length: 64, completion_length: 8, reward: 'my_rewards:vowels', threshold: 0.0, answers: 2",
     "sft_full": "max_length: 64",
@@ -69,16 +70,18 @@ def family(mine: Path, tmp_path_factory: pytest.TempPathFactory) -> Family:
     score = Score(0.2, 0.1)
     with pytest.MonkeyPatch.context() as patch, initialize_config_dir(str(CONF), version_base=None):
         patch.syspath_prepend(str(mine))
-        chosen = ["+model=pico", "+dataset=pico_pairs", "+task=[pico_spell,pico_repeat]"]
+        chosen = ["+model=pico", "+dataset=[pico_pairs,pico_repeat]", "+task=[pico_spell,pico_repeat]"]
         chosen += ["+datasets.words={kind: prompts, function: 'my_rows:rows'}"]
         actions = [f"+action=[{','.join(TYPES)}]"]
         actions += [f"+actions.{name}.hyperparameters={{{SHORT}, {more}}}" for name, more in TYPES.items()]
+        actions += ["actions.sft_qlora.needs=[]"]  # a CPU will do
         plan = make_plan(read(compose("config", [*chosen, *actions])))
         scores = {"spell": score}
         first = Trial("run-0", "base", "finished", None, base, scores, score, scores, score)
         made = Family(plan, base, folder / "made", [first])
         kto = made.make("kto_lora", model=base, dataset="pico_pairs")
-        orpo = made.make("orpo_full", model=kto, dataset="pico_pairs")
+        qlora = made.make("sft_qlora", model=kto, dataset="pico_repeat")
+        orpo = made.make("orpo_full", model=qlora, dataset="pico_pairs")
         rft = made.make("rft_full", model=base, dataset="words")
         sft = made.make("sft_full", model=rft, dataset=f"of {rft.run_id}")
         grpo = made.make("grpo_lora", model=sft, dataset="words")
@@ -110,7 +113,7 @@ def test_every_model_comes_out_the_same(family: Family, folder: Path, mine: Path
     environment = inherited | {"PYTHONPATH": modules, "PATH": path, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(["sh", str(folder / "once.sh")], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(family.trials) == 7
+    assert len(family.trials) == 8
     for trial in family.trials[1:]:
         assert trial.model
         expected, found = (

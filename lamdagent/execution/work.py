@@ -15,6 +15,7 @@ from lamdagent.errors import ActionFailed
 from lamdagent.evaluation.task import Score, Split, Task
 from lamdagent.execution.call import explain
 from lamdagent.execution.executor import Progress, Report
+from lamdagent.execution.needs import check_needs
 from lamdagent.objects.checksum import Seal, check, seal
 
 
@@ -58,6 +59,7 @@ def make(
     output: str,
     checksums: Mapping[str, str] | None = None,
     accelerate: Mapping[str, Any] = MappingProxyType({}),
+    needs: Sequence[str] = (),
 ) -> Outcome:
     """Run an action's function on local `inputs`, save its model under `output`/model, score it on the search split.
 
@@ -65,7 +67,8 @@ def make(
     `checksums` has the folder of every input model, with the checksum of its weights where one was kept.
 
     Raises:
-        ActionFailed: kind `bad_model`: an input's weights, or the new ones, are not whole; or whatever the action says.
+        ActionFailed: kind `bad_model`: an input's weights, or the new ones, are not whole; what of `needs` is not here;
+            or whatever the action says.
     """
     import importlib
     import os
@@ -80,6 +83,7 @@ def make(
         report(progress)
 
     started = time.monotonic()
+    check_needs(needs)
     for source, checksum in (checksums or {}).items():
         check(Path(source), checksum)
     folder = Path(output) / "model"
