@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress, Report
+from lamdagent.execution.hush import hush
 from lamdagent.objects.dataset import Kind
 from lamdagent.objects.rows import as_text, columns_of, fingerprint_of_rows, keep
 
@@ -171,6 +172,7 @@ def quiet() -> None:
     from huggingface_hub import constants
     from transformers.utils import logging
 
+    hush()
     chatter: Any = logging
     constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL sends one per trainer
     datasets.disable_progress_bars()
