@@ -59,6 +59,7 @@ class Jobs:
             "output": str(self.output(run_id)),
             "accelerate": dict(kind.accelerate),
             "needs": kind.needs,
+            "overlap": self._plan.config.evaluation.overlap,
         }
         return Job(run_id, "lamdagent.execution.work:make", arguments, limit_s)
 

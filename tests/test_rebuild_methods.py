@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from lamdagent import pico
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
 from lamdagent.actions.sft import sft_packed
+from lamdagent.card import model_card
 from lamdagent.config import read
 from lamdagent.evaluation.task import Score
 from lamdagent.objects.model import Model
@@ -21,7 +23,7 @@ from lamdagent.plan import make_plan
 from lamdagent.rebuild.folder import Notes, write
 from lamdagent.rebuild.part import place
 from lamdagent.rebuild.steps import _script
-from lamdagent.trial import Trial
+from lamdagent.trial import History, Trial
 from tests.test_rebuild import BASE, CONF, WITHOUT_US, Family
 
 SHORT = "steps: 2, batch_size: 4, micro_batch_size: 2, learning_rate: 0.003"
@@ -122,6 +124,12 @@ def test_every_model_comes_out_the_same(family: Family, folder: Path, mine: Path
         )
         assert expected.keys() == found.keys()
         assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items()), trial.name
+
+
+def test_the_card_says_that_a_model_in_the_past_has_written_down_items(family: Family) -> None:
+    told = "Training data hold evaluation items: 1 of 9 rows of answers that the model gave itself (in spell)."
+    trials = [replace(t, dataset=replace(t.dataset, overlap=told)) if t.dataset else t for t in family.trials]
+    assert f"- {told}" in model_card(trials[-1], History(tuple(trials)), family.plan, "")
 
 
 def test_our_rewards_travel_and_the_user_s_are_named(folder: Path) -> None:
