@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from lamdagent import pico
 from lamdagent.actions.context import Context, Loaded, ignore_progress, known_warnings_ignored
 from lamdagent.actions.distillation import distill
-from lamdagent.actions.preference import dpo, kto, orpo, single_answers
+from lamdagent.actions.preference import DPO_LOSSES, KTO_LOSSES, dpo, kto, orpo, single_answers
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
 from lamdagent.actions.reinforcement import grpo, rloo
 from lamdagent.actions.training import micro_batch
@@ -135,6 +136,44 @@ def test_dpo_has_losses_that_lead_elsewhere(loss: str, call: Callable[..., Loade
     # At the first step, policy and reference are one: log-ratios of 0 in every loss's formula, with beta 0.1.
     expected = {"hinge": 1.0, "ipo": 25.0, "apo_zero": 1.0, "sppo_hard": 50.0}
     assert losses == [pytest.approx(expected[loss], rel=1e-3)]
+
+
+@pytest.mark.parametrize(
+    ("method", "loss"),
+    [*(("dpo", loss) for loss in DPO_LOSSES.allowed), *(("kto", loss) for loss in KTO_LOSSES.allowed)],
+)
+def test_every_loss_that_may_be_chosen_trains(
+    method: str, loss: str, call: Callable[..., Loaded], pico_folder: str, tmp_path: Path
+) -> None:
+    losses: list[float] = []
+    context = Context(tmp_path, report=lambda progress: losses.append(progress.metrics["loss"]))
+    made, _ = call(method, context, loss=loss, lora_rank=4, warmup=0.0)
+    assert len(losses) == 2 and all(map(math.isfinite, losses)) and changed(made, pico_folder)
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_every_reward_of_ours_and_one_of_the_user_s_are_asked_for_real(
+    method: str, call: Callable[..., Loaded], pico_folder: str, tmp_path: Path
+) -> None:
+    told = {"call": json.dumps({"functions": [], "function": "", "answers": None}), "pattern": ".*"}
+    rows = [row | told for row in pico.prompt_rows()]
+    (tmp_path / "rows").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    ours = (
+        "calls:right_call",
+        "calls:near_call",
+        "form:is_json",
+        "form:matches",
+        "length:brief",
+        "answers:same_answer",
+    )
+    terms = ["tests.test_methods:vowels", *(f"0.1 * lamdagent.rewards.{name}" for name in ours)]
+    seen: list[Progress] = []
+    context = Context(tmp_path / "out", report=seen.append)
+    made, _ = call(method, context, dataset=str(tmp_path / "rows"), reward=" + ".join(terms))
+    names = {"vowels", *(name.split(":")[1] for name in ours)}
+    got = {name: [step.metrics[f"rewards/{name}/mean"] for step in seen] for name in names}
+    assert all(value == pytest.approx(1.0) for value in got["brief"]), "eight tokens are brief"
+    assert all(0 <= value <= 1 for values in got.values() for value in values) and changed(made, pico_folder)
 
 
 def test_rewards_are_learnt(call: Callable[..., Loaded], tmp_path: Path) -> None:
