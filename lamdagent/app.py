@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lamdagent.config import Config, read
 from lamdagent.errors import UserError
+from lamdagent.execution.hush import hush
 from lamdagent.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def _conclude(plan: "Plan", result: "Result", journal: "Journal", view: "Termina
 
 def quiet_libraries() -> None:
     """Settings that libraries read at their import, here and in the worker."""
+    hush()
     for key, value in {
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -1,7 +1,7 @@
 """The model card: what a model is, where it comes from, how good it is, and what is not known of it."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lamdagent.actions.action import Action
@@ -47,7 +47,7 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
         "## Initial models",
         _table(("model", "source", "licence"), ((m.name, *_origin(m)) for m in initial)),
         "## What is not known",
-        "\n".join(f"- {line}" for line in _unknown(trial, initial, data, history, plan)),
+        "\n".join(f"- {line}" for line in _unknown(trial, initial, data, made, history, plan)),
         f"[Run {trial.run_id}]({page}{trial.run_id}) holds weights, `recipe.yaml` and, if every step is one that "
         "TRL or mergekit can do alone, `rebuild/`: plain commands that make the model again.",
     )
@@ -164,7 +164,12 @@ def _on_hub(settings: DatasetConfig | None) -> bool:
 
 
 def _unknown(
-    trial: Trial, initial: Sequence[Model], data: Sequence[tuple[Dataset, Action]], history: History, plan: Plan
+    trial: Trial,
+    initial: Sequence[Model],
+    data: Sequence[tuple[Dataset, Action]],
+    made: Mapping[Model, Trial | None],
+    history: History,
+    plan: Plan,
 ) -> Iterable[str]:
     if silent := [m.name for m in initial if not _license(m)]:
         yield f"Nobody stated the licence of {', '.join(silent)}."
@@ -176,6 +181,7 @@ def _unknown(
         yield "It was not scored on the test split."
     if plan.findings.overlap:
         yield plan.findings.overlap
+    yield from sorted({found.dataset.overlap for found in made.values() if found and found.dataset} - {""})
     if plan.config.evaluation.overlap == "off":
         yield "Whether the training data hold evaluation items was not looked into."
     yield "What the initial models were trained on, these evaluation items included, was not looked into."

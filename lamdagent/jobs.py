@@ -58,6 +58,8 @@ class Jobs:
             "batch_size": self._plan.config.evaluation.batch_size,
             "output": str(self.output(run_id)),
             "accelerate": dict(kind.accelerate),
+            "needs": kind.needs,
+            "overlap": self._plan.config.evaluation.overlap,
         }
         return Job(run_id, "lamdagent.execution.work:make", arguments, limit_s)
 

@@ -465,6 +465,8 @@ class Search:
         history = self.history()
         running = len([run for run in self.open.values() if isinstance(run.making, Action)])
         self.journal.progress(history, self.budget.trials - running)
+        if outcome.data and (overlap := outcome.data.get("overlap")):
+            self.view.say(overlap, "yellow")
         self.view.trial(history.by_run[self.journal.store.real(run_id)], history, history.base_score())
         if not self.replaying:  # else a step may need what no score speaks for
             self.house.after(history, self.view.say)

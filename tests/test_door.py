@@ -11,8 +11,9 @@ from lamdagent.enumeration import canonical, fingerprint_of
 from lamdagent.errors import ConfigError, IllegalAction
 from lamdagent.objects.dataset import Dataset
 from lamdagent.plan import Plan, make_outline, make_plan
+from lamdagent.reach import unreachable
 from lamdagent.selection.prompting import _wanted
-from tests.builders import DATASETS, model, pool, space
+from tests.builders import DATASETS, SFT, model, pool, space
 from tests.test_config import composed
 
 BASE = ("+model=pico", "+task=pico_spell", "+dataset=[pico_spell,pico_pairs,pico_words]")
@@ -116,8 +117,22 @@ def test_the_agent_is_told_what_fits() -> None:
 def test_distillation_needs_a_second_model() -> None:
     with pytest.raises(ConfigError, match="slot 'teacher' takes another model, but there is only one"):
         plan("distill_lora")
+    with pytest.raises(ConfigError, match="no action can produce a second"):
+        plan("distill_lora,distill_full")
     plan("distill_lora", "+models.second={source: 'function:lamdagent.pico:build'}")
-    plan("distill_lora,sft_lora")
+    for maker in ("sft_lora", "dpo_full", "rft_full", "grpo_lora", "sft_full,merge_linear"):
+        plan(f"distill_lora,{maker}")  # its models teach the initial one, and each other
+    plan("distill_lora", "+source=trl", "memory.sources.trl.experiments=[theirs]")  # models of others may join
+
+
+def test_a_teacher_of_another_vocabulary_is_none_but_what_actions_make_is() -> None:
+    models = [model(0), model(1, base=1, vocabulary=1024)]
+    (fault,) = unreachable((DISTILL,), models, DATASETS)
+    assert "distill: no models that can exist fit together in it" in fault
+    assert unreachable((DISTILL, SFT), models, DATASETS) == []
+    some = space([model(0), model(2, depth=1), model(3, depth=1)], types=(DISTILL,))
+    pairs = {action.models for action in some.actions(DISTILL)}
+    assert len(pairs) == 6, "made ones teach the initial one, are taught by it, and teach each other"
 
 
 @pytest.mark.parametrize(

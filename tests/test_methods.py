@@ -1,24 +1,28 @@
 """KTO, ORPO, GRPO, RLOO, distillation, DPO's losses and QLoRA: each trains the pico model, as TRL would."""
 
+import gc
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from lamdagent import pico
-from lamdagent.actions.context import Context, Loaded, known_warnings_ignored
+from lamdagent.actions.context import Context, Loaded, ignore_progress, known_warnings_ignored
 from lamdagent.actions.distillation import distill
-from lamdagent.actions.preference import dpo, kto, orpo, single_answers
+from lamdagent.actions.preference import DPO_LOSSES, KTO_LOSSES, dpo, kto, orpo, single_answers
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
 from lamdagent.actions.reinforcement import grpo, rloo
-from lamdagent.actions.training import QUANTIZATION, Recipe, Training, micro_batch
+from lamdagent.actions.training import micro_batch
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Failed, Job, Progress
 from lamdagent.execution.retry import rows_at_once, with_less_memory
+from lamdagent.execution.work import make
 
 SHORT: dict[str, Any] = {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3}
 REWARDED: dict[str, Any] = {
@@ -35,10 +39,11 @@ def vowels(completions: list[Any], **_: Any) -> list[float]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher, pairs and prompts."""
+    """A teacher, right answers, pairs and prompts."""
     folder = tmp_path_factory.mktemp("place")
     pico.build(folder / "teacher", seed=1)
-    for name, rows in {"pairs": pico.preference_rows(), "prompts": pico.prompt_rows()}.items():
+    every = {"right": pico.sft_rows(), "pairs": pico.preference_rows(), "prompts": pico.prompt_rows()}
+    for name, rows in every.items():
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
 
@@ -49,6 +54,8 @@ def call(place: Path, pico_folder: str) -> Callable[..., Loaded]:
     pairs, prompts = {"dataset": str(place / "pairs"), "max_length": 64}, {"dataset": str(place / "prompts")}
     methods: dict[str, tuple[Any, dict[str, Any]]] = {
         "dpo": (dpo, pairs),
+        "sft_qlora": (sft_qlora, pairs | {"dataset": str(place / "right")}),
+        "dpo_qlora": (dpo_qlora, pairs),
         "kto": (kto, pairs),
         "orpo": (orpo, pairs),
         "grpo": (grpo, prompts | REWARDED),
@@ -131,6 +138,44 @@ def test_dpo_has_losses_that_lead_elsewhere(loss: str, call: Callable[..., Loade
     assert losses == [pytest.approx(expected[loss], rel=1e-3)]
 
 
+@pytest.mark.parametrize(
+    ("method", "loss"),
+    [*(("dpo", loss) for loss in DPO_LOSSES.allowed), *(("kto", loss) for loss in KTO_LOSSES.allowed)],
+)
+def test_every_loss_that_may_be_chosen_trains(
+    method: str, loss: str, call: Callable[..., Loaded], pico_folder: str, tmp_path: Path
+) -> None:
+    losses: list[float] = []
+    context = Context(tmp_path, report=lambda progress: losses.append(progress.metrics["loss"]))
+    made, _ = call(method, context, loss=loss, lora_rank=4, warmup=0.0)
+    assert len(losses) == 2 and all(map(math.isfinite, losses)) and changed(made, pico_folder)
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_every_reward_of_ours_and_one_of_the_user_s_are_asked_for_real(
+    method: str, call: Callable[..., Loaded], pico_folder: str, tmp_path: Path
+) -> None:
+    told = {"call": json.dumps({"functions": [], "function": "", "answers": None}), "pattern": ".*"}
+    rows = [row | told for row in pico.prompt_rows()]
+    (tmp_path / "rows").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    ours = (
+        "calls:right_call",
+        "calls:near_call",
+        "form:is_json",
+        "form:matches",
+        "length:brief",
+        "answers:same_answer",
+    )
+    terms = ["tests.test_methods:vowels", *(f"0.1 * lamdagent.rewards.{name}" for name in ours)]
+    seen: list[Progress] = []
+    context = Context(tmp_path / "out", report=seen.append)
+    made, _ = call(method, context, dataset=str(tmp_path / "rows"), reward=" + ".join(terms))
+    names = {"vowels", *(name.split(":")[1] for name in ours)}
+    got = {name: [step.metrics[f"rewards/{name}/mean"] for step in seen] for name in names}
+    assert all(value == pytest.approx(1.0) for value in got["brief"]), "eight tokens are brief"
+    assert all(0 <= value <= 1 for values in got.values() for value in values) and changed(made, pico_folder)
+
+
 def test_rewards_are_learnt(call: Callable[..., Loaded], tmp_path: Path) -> None:
     got: list[float] = []
     context = Context(tmp_path, report=lambda progress: got.append(progress.metrics["rewards/vowels/mean"]))
@@ -156,29 +201,47 @@ def test_student_and_teacher_must_share_their_tokens(call: Callable[..., Loaded]
     assert failure.value.kind == "mismatch"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("function", [sft_qlora, dpo_qlora])
-def test_qlora_without_a_gpu_says_what_to_do(function: Any, place: Path, pico_folder: str, tmp_path: Path) -> None:
-    with pytest.raises(ActionFailed, match="needs a GPU and there is none here; use the LoRA action") as failure:
-        function(Context(tmp_path), model=pico_folder, dataset=str(place / "pairs"))
-    assert failure.value.kind == "no_gpu"
-
-
-@pytest.mark.filterwarnings("error")
-def test_an_adapter_learnt_beside_4_bits_is_merged_into_the_weights_as_they_were(
-    pico_folder: str, tmp_path: Path
+@pytest.mark.parametrize("method", ["sft_qlora", "dpo_qlora"])
+def test_an_adapter_learns_beside_4_bits_and_is_merged_into_the_weights_as_they_were(
+    method: str, call: Callable[..., Loaded], pico_folder: str, tmp_path: Path
 ) -> None:
-    from peft import LoraConfig, get_peft_model
-    from transformers import BitsAndBytesConfig
+    from bitsandbytes.nn import Params4bit
 
-    recipe = Recipe.among(SHORT, epochs=1.0, warmup=0.1, lora_rank=4, lora_alpha=8, lora_layers=0, max_length=64)
-    step = Training("SFT", pico_folder, "", (), recipe, {}, quantized=True)
-    rough, _ = Context(tmp_path).load(pico_folder)
-    with torch.no_grad():
-        for weights in rough.parameters():
-            weights.mul_(1.1)  # what rounding to 4 bits does to them
+    losses: list[float] = []
+    held: list[torch.Tensor] = []
+
+    def follow(progress: Progress) -> None:
+        losses.append(progress.metrics["loss"])
+        held[:] = [weight for weight in gc.get_objects() if type(weight) is Params4bit]
+
+    context = Context(tmp_path / "out", report=follow, adapter=tmp_path / "adapter")
+    made, tokenizer = call(method, context, steps=20, learning_rate=2e-2, warmup=0.0, lora_rank=4)
+    assert len(held) == 28 and {weight.dtype for weight in held} == {torch.uint8}, "7 layers in each of 4 blocks"
+    assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
+    linear = {name for name in made.state_dict() if name.endswith("_proj.weight")}
+    assert changed(made, pico_folder) == linear and len(linear) == 28, "what was in 4 bits, and nothing else"
+    assert {tensor.dtype for tensor in made.state_dict().values()} == {torch.bfloat16}
+    for part in (made, tokenizer):
+        part.save_pretrained(tmp_path / "saved")
+    assert changed(made, str(tmp_path / "saved")) == set()
+    assert (tmp_path / "saved" / "config.json").read_text() == (Path(pico_folder) / "config.json").read_text()
+    whole = AutoModelForCausalLM.from_pretrained(pico_folder, dtype="auto")
     with known_warnings_ignored():
-        learnt = get_peft_model(rough, LoraConfig(r=4, target_modules=["up_proj"], init_lora_weights=False))
-    made = step._merged(learnt, Context(tmp_path))
-    assert all(".mlp.up_proj." in name for name in changed(made, pico_folder)) and changed(made, pico_folder)
-    assert BitsAndBytesConfig.from_dict(dict(QUANTIZATION)).bnb_4bit_compute_dtype == torch.bfloat16
+        merged = PeftModel.from_pretrained(whole, str(tmp_path / "adapter")).merge_and_unload()
+    assert changed(merged, str(tmp_path / "saved")) == set(), "the weights as they were, and the adapter"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("needs", "words", "kind"),
+    [
+        (("gpu", "bitsandbytes"), "needs a GPU and there is none here; leave the action out", "no_gpu"),
+        (("no_such_package",), "needs the package no_such_package, which is not installed here", "error"),
+    ],
+)
+def test_what_an_action_needs_is_looked_for_where_it_runs(needs: Any, words: str, kind: str, tmp_path: Path) -> None:
+    """On a cluster, the door is on another machine."""
+    given: dict[str, Any] = {"run_id": "r", "function": "m:f", "inputs": {}, "seed": 0, "data_fraction": 1.0}
+    with pytest.raises(ActionFailed, match=words) as failure:
+        make(ignore_progress, **given, tasks=(), batch_size=1, output=str(tmp_path), needs=needs)
+    assert failure.value.kind == kind

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from lamdagent import pico
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
 from lamdagent.actions.sft import sft_packed
+from lamdagent.card import model_card
 from lamdagent.config import read
 from lamdagent.evaluation.task import Score
 from lamdagent.objects.model import Model
@@ -21,7 +23,7 @@ from lamdagent.plan import make_plan
 from lamdagent.rebuild.folder import Notes, write
 from lamdagent.rebuild.part import place
 from lamdagent.rebuild.steps import _script
-from lamdagent.trial import Trial
+from lamdagent.trial import History, Trial
 from tests.test_rebuild import BASE, CONF, WITHOUT_US, Family
 
 SHORT = "steps: 2, batch_size: 4, micro_batch_size: 2, learning_rate: 0.003"
@@ -29,6 +31,7 @@ SUM = "lamdagent.rewards.calls:near_call + 0.5 * my_rewards:vowels"
 ANSWERS = f"generations: 2, completion_length: 8, reward: '{SUM}'"
 TYPES = {
     "kto_lora": "max_length: 64, lora_rank: 4",
+    "sft_qlora": "max_length: 64, lora_rank: 4",
     "orpo_full": "max_length: 64",
     "rft_full": "max_length: 64, completion_length: 8, reward: 'my_rewards:vowels', threshold: 0.0, answers: 2",
     "sft_full": "max_length: 64",
@@ -69,16 +72,18 @@ def family(mine: Path, tmp_path_factory: pytest.TempPathFactory) -> Family:
     score = Score(0.2, 0.1)
     with pytest.MonkeyPatch.context() as patch, initialize_config_dir(str(CONF), version_base=None):
         patch.syspath_prepend(str(mine))
-        chosen = ["+model=pico", "+dataset=pico_pairs", "+task=[pico_spell,pico_repeat]"]
+        chosen = ["+model=pico", "+dataset=[pico_pairs,pico_repeat]", "+task=[pico_spell,pico_repeat]"]
         chosen += ["+datasets.words={kind: prompts, function: 'my_rows:rows'}"]
         actions = [f"+action=[{','.join(TYPES)}]"]
         actions += [f"+actions.{name}.hyperparameters={{{SHORT}, {more}}}" for name, more in TYPES.items()]
+        actions += ["actions.sft_qlora.needs=[]"]  # a CPU will do
         plan = make_plan(read(compose("config", [*chosen, *actions])))
         scores = {"spell": score}
         first = Trial("run-0", "base", "finished", None, base, scores, score, scores, score)
         made = Family(plan, base, folder / "made", [first])
         kto = made.make("kto_lora", model=base, dataset="pico_pairs")
-        orpo = made.make("orpo_full", model=kto, dataset="pico_pairs")
+        qlora = made.make("sft_qlora", model=kto, dataset="pico_repeat")
+        orpo = made.make("orpo_full", model=qlora, dataset="pico_pairs")
         rft = made.make("rft_full", model=base, dataset="words")
         sft = made.make("sft_full", model=rft, dataset=f"of {rft.run_id}")
         grpo = made.make("grpo_lora", model=sft, dataset="words")
@@ -110,7 +115,7 @@ def test_every_model_comes_out_the_same(family: Family, folder: Path, mine: Path
     environment = inherited | {"PYTHONPATH": modules, "PATH": path, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(["sh", str(folder / "once.sh")], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(family.trials) == 7
+    assert len(family.trials) == 8
     for trial in family.trials[1:]:
         assert trial.model
         expected, found = (
@@ -119,6 +124,12 @@ def test_every_model_comes_out_the_same(family: Family, folder: Path, mine: Path
         )
         assert expected.keys() == found.keys()
         assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items()), trial.name
+
+
+def test_the_card_says_that_a_model_in_the_past_has_written_down_items(family: Family) -> None:
+    told = "Training data hold evaluation items: 1 of 9 rows of answers that the model gave itself (in spell)."
+    trials = [replace(t, dataset=replace(t.dataset, overlap=told)) if t.dataset else t for t in family.trials]
+    assert f"- {told}" in model_card(trials[-1], History(tuple(trials)), family.plan, "")
 
 
 def test_our_rewards_travel_and_the_user_s_are_named(folder: Path) -> None:

@@ -186,6 +186,9 @@ class TestStore:
             assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
             assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
             assert not (artifacts(run).parent / "staging").exists()
+            learnt = artifacts(run) / "adapter" / "adapter_model.safetensors"
+            assert learnt.exists() == tag(run, "action").endswith("_lora")
+        assert any(tag(run, "action").endswith("_lora") for run in smoke.actions)
         assert "samples" in names(smoke, smoke.base) and "model" not in names(smoke, smoke.base)
         memory = (artifacts(smoke.actions[-1]) / "memory.md").read_text()
         assert "Best pipelines" in memory and "sft_full(" in memory

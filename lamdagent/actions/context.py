@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Progress, Report
+from lamdagent.execution.hush import hush
 from lamdagent.objects.dataset import Kind
 from lamdagent.objects.rows import as_text, columns_of, fingerprint_of_rows, keep
 
@@ -64,6 +65,11 @@ class Gathered:
         return {**told, "columns": columns_of(self.rows), "description": self.description}
 
 
+def unchecked(made: Gathered) -> str:
+    """The check of a caller who has nothing to compare rows with."""
+    return ""
+
+
 class Gathering(Protocol):
     """Work that makes a dataset, as a value."""
 
@@ -92,6 +98,8 @@ class Context:
     """accelerate's launch configuration, complete, for trainings over several processes; empty = in this one."""
     processes: int = 1
     """How many processes run this same step together; this is one of them."""
+    check: Callable[[Gathered], str] = unchecked
+    """Asked about rows that an action has made before they are used: a line that stays with them, or ActionFailed."""
 
     def perform(self, step: Step) -> Loaded:
         """Run `step` now. A context that only takes notes would keep it instead."""
@@ -101,13 +109,17 @@ class Context:
         """Make a dataset now: the context in which all of it is used, whatever `data_fraction`, and its file.
 
         A context that only takes notes has the dataset already.
+
+        Raises:
+            ActionFailed: as `step.run` and `check` say.
         """
         made = step.run(self)
+        overlap = self.check(made)
         text = as_text(made.rows)
         if self.data:
             self.data.mkdir(parents=True, exist_ok=True)
             (self.data / ROWS).write_text(text, encoding="utf-8")
-            (self.data / ABOUT).write_text(json.dumps(made.about()), encoding="utf-8")
+            (self.data / ABOUT).write_text(json.dumps(made.about() | {"overlap": overlap}), encoding="utf-8")
         return replace(self, data_fraction=1.0), str(keep(text))
 
     def load(self, folder: str) -> Loaded:
@@ -172,6 +184,7 @@ def quiet() -> None:
     from huggingface_hub import constants
     from transformers.utils import logging
 
+    hush()
     chatter: Any = logging
     constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL sends one per trainer
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # for later: importing it here would cost 80 MB

@@ -1,6 +1,7 @@
-"""QLoRA (https://arxiv.org/abs/2305.14314): adapters learn beside weights in 4 bits, on a GPU, with bitsandbytes.
+"""QLoRA (https://arxiv.org/abs/2305.14314): adapters learn beside weights in 4 bits, with bitsandbytes.
 
-What comes out is a full model in the precision it had: the adapter is merged into the weights as they were.
+What comes out is a full model in the precision it had: the adapter is merged into the weights as they were. It runs on
+a CPU too, but is of use on a GPU only: the YAML files of these actions ask for one (`needs`).
 """
 
 from typing import Annotated

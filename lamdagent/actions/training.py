@@ -31,8 +31,6 @@ QUANTIZATION: Mapping[str, Any] = {
 }
 """Arguments of transformers' BitsAndBytesConfig, as in QLoRA (https://arxiv.org/abs/2305.14314, section 3)."""
 
-WITHOUT_QLORA = "use the LoRA action of the same method instead"
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -180,7 +178,7 @@ class Training:
 
         Raises:
             ActionFailed: the loss or a gradient is not a number, memory ran out, a column is missing, or no row has a
-                token to learn from; student and teacher write in other tokens; there is no GPU for 4 bits.
+                token to learn from; student and teacher write in other tokens; bitsandbytes is not installed.
         """
         if context.accelerate:
             return in_processes(self, context)
@@ -263,25 +261,23 @@ class Training:
 
 
 def quantized_model(folder: str) -> Any:
-    """The model in 4 bits, on the GPU.
+    """The model in 4 bits, on the GPU if there is one; elsewhere bitsandbytes works too, but saves no time.
 
     Raises:
-        ActionFailed: there is no GPU, or bitsandbytes is not installed.
+        ActionFailed: bitsandbytes is not installed.
     """
     import torch
     import transformers
 
     library: Any = transformers
-    if not torch.cuda.is_available():
-        raise ActionFailed(f"QLoRA needs a GPU and there is none here; {WITHOUT_QLORA}.", kind="no_gpu")
     try:
         settings = library.BitsAndBytesConfig(**QUANTIZATION)
-        place = {"": torch.cuda.current_device()}
+        place = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
         return library.AutoModelForCausalLM.from_pretrained(
             folder, quantization_config=settings, device_map=place, local_files_only=True, use_safetensors=True
         )
     except ImportError as error:
-        advice = f"pip install 'lamdagent[qlora]', or {WITHOUT_QLORA}"
+        advice = "pip install 'lamdagent[qlora]', or use the LoRA action of the same method instead"
         raise ActionFailed(f"QLoRA needs bitsandbytes ({error}): {advice}.", kind="error") from error
 
 

@@ -1,14 +1,14 @@
 """Every training dataset against every task's items: what is found, in sentences and as records."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from lamdagent.evaluation.items import Item
 from lamdagent.evaluation.overlap import LENGTH, Questions
-from lamdagent.objects.dataset import COLUMNS, Dataset
+from lamdagent.objects.dataset import COLUMNS, Dataset, Kind
 
 SHOWN = 3
 """Rows that a sentence names; it counts them all."""
@@ -48,19 +48,27 @@ def leaks(datasets: Sequence[Dataset], items: Sequence[Item]) -> list[Leak]:
     return [
         Leak(dataset.name, dataset.rows, found.row, items[found.item], found.exact)
         for dataset in datasets
-        for found in questions.overlaps(_texts(dataset))
+        for found in questions.overlaps(_texts(_rows(dataset), dataset.kind))
     ]
+
+
+def leaks_among(name: str, kind: Kind, rows: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> list[Leak]:
+    """Those of `rows` that hold one of `items`; `name` is told in a dataset's place."""
+    found = Questions([item.question for item in items]).overlaps(_texts(rows, kind))
+    return [Leak(name, len(rows), one.row, items[one.item], one.exact) for one in found]
+
+
+def told(several: Sequence[Leak]) -> str:
+    """How many rows of one dataset, and the first few."""
+    more = f" and {len(several) - SHOWN} more" if len(several) > SHOWN else ""
+    named = ", ".join(map(str, several[:SHOWN])) + more
+    return f"{len(several)} of {several[0].rows} rows hold evaluation items: {named}"
 
 
 def sentences(found: Sequence[Leak]) -> list[str]:
     """One for each dataset: how many of its rows, and the first few."""
-    said = []
-    for name, group in groupby(found, key=lambda leak: leak.dataset):
-        several = list(group)
-        more = f" and {len(several) - SHOWN} more" if len(several) > SHOWN else ""
-        named = ", ".join(map(str, several[:SHOWN])) + more
-        said.append(f"datasets.{name}: {len(several)} of {several[0].rows} rows hold evaluation items: {named}")
-    return said
+    groups = groupby(found, key=lambda leak: leak.dataset)
+    return [f"datasets.{name}: {told(list(group))}" for name, group in groups]
 
 
 def summary(found: Sequence[Leak]) -> str:
@@ -73,13 +81,16 @@ def summary(found: Sequence[Leak]) -> str:
     return f"Training data hold evaluation items: {'; '.join(parts)}. Scores may flatter." if parts else ""
 
 
-def _texts(dataset: Dataset) -> Iterator[list[str]]:
-    """What a model sees of each row, a text for each cell or message."""
+def _rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
     with open(dataset.path, encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            cells = [row[column] for column in COLUMNS[dataset.kind]]
-            yield [text for cell in cells for text in _of(cell)]
+        yield from map(json.loads, file)
+
+
+def _texts(rows: Iterable[Mapping[str, Any]], kind: Kind) -> Iterator[list[str]]:
+    """What a model sees of each row, a text for each cell or message."""
+    for row in rows:
+        cells = [row[column] for column in COLUMNS[kind]]
+        yield [text for cell in cells for text in _of(cell)]
 
 
 def _of(cell: Any) -> list[str]:

@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 
 from lamdagent.execution.call import call
 from lamdagent.execution.executor import Event, Failed, Finished, Job, Progress, Update
+from lamdagent.execution.hush import hush
 from lamdagent.execution.oom import OomWatch
 
 WARM_UP = ("torch", "transformers", "trl", "peft", "lm_eval")
@@ -140,5 +141,6 @@ def import_quietly(module: str) -> None:
     """Import ahead of need; what cannot be imported is left to the job that needs it."""
     import importlib
 
+    hush()
     with contextlib.suppress(Exception):  # the job that needs it will say so
         importlib.import_module(module)

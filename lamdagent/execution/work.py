@@ -15,6 +15,7 @@ from lamdagent.errors import ActionFailed
 from lamdagent.evaluation.task import Score, Split, Task
 from lamdagent.execution.call import explain
 from lamdagent.execution.executor import Progress, Report
+from lamdagent.execution.needs import check_needs
 from lamdagent.objects.checksum import Seal, check, seal
 
 
@@ -42,7 +43,7 @@ class Outcome:
     weights: Seal | None = None
     """Of the model in `model/`; None when nothing was made."""
     data: Mapping[str, Any] | None = None
-    """What `Gathered.about` tells of the rows in `dataset/`; None when none were made."""
+    """What `Gathered.about` tells of the rows in `dataset/`, and a line in `overlap`; None when none were made."""
 
 
 def make(
@@ -58,19 +59,24 @@ def make(
     output: str,
     checksums: Mapping[str, str] | None = None,
     accelerate: Mapping[str, Any] = MappingProxyType({}),
+    needs: Sequence[str] = (),
+    overlap: str = "off",
 ) -> Outcome:
     """Run an action's function on local `inputs`, save its model under `output`/model, score it on the search split.
 
     While it runs, LAMDAGENT_RUN_ID names its run: mlflow_plugin nests there what a trainer logs to MLflow by itself.
-    `checksums` has the folder of every input model, with the checksum of its weights where one was kept.
+    `checksums` has the folder of every input model, with the checksum of its weights where one was kept. `overlap`:
+    what happens when rows that the action makes hold items of `tasks`, see `evaluation.overlap`.
 
     Raises:
-        ActionFailed: kind `bad_model`: an input's weights, or the new ones, are not whole; or whatever the action says.
+        ActionFailed: kind `bad_model`: an input's weights, or the new ones, are not whole; what of `needs` is not here;
+            or whatever the action says.
     """
     import importlib
     import os
 
     from lamdagent.actions.context import ABOUT, Context
+    from lamdagent.evaluation.own_answers import comparison
 
     curves: list[Point] = []
 
@@ -80,12 +86,14 @@ def make(
         report(progress)
 
     started = time.monotonic()
+    check_needs(needs)
     for source, checksum in (checksums or {}).items():
         check(Path(source), checksum)
     folder = Path(output) / "model"
     module, _, name = function.partition(":")
     beside, data = Path(output) / "adapter", Path(output) / "dataset"
-    context = Context(folder, seed, data_fraction, follow, beside, data, accelerate)
+    check_rows = comparison(overlap, tasks)
+    context = Context(folder, seed, data_fraction, follow, beside, data, accelerate, check=check_rows)
     os.environ["LAMDAGENT_RUN_ID"] = run_id
     try:
         model, tokenizer = getattr(importlib.import_module(module), name)(context, **inputs)

@@ -260,6 +260,7 @@ def _made(record: RunRecord, action: Action) -> Dataset | None:
         license=" and ".join(sorted({d.license for d in action.datasets if d.license})),
         columns=tuple(map(str, columns)) if isinstance(columns, list) else None,
         run_id=record.run_id,
+        overlap=str(told.get("overlap", ""))[:LONGEST_DESCRIPTION],
     )
 
 

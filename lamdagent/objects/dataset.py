@@ -41,6 +41,8 @@ class Dataset:
     """The columns that every row has; None where the rows have not been read."""
     run_id: str = ""
     """The MLflow run that made it; empty for one that the user declared."""
+    overlap: str = field(default="", compare=False)
+    """One line about evaluation items in what an action made, where the user lets them pass; else empty."""
 
     def fits(self, kind: str, columns: Iterable[str] = ()) -> bool:
         """Whether it is of that kind and has, for all that is known, those columns too."""

@@ -145,6 +145,7 @@ class Rebuilder:
             batch_size=1,
             output=str(output),
             checksums=dict(models.values()),
+            needs=kind.needs,
         )
         assert outcome.weights is not None
         return Made(output / schema.MODEL_FOLDER, outcome.weights)

@@ -121,7 +121,7 @@ def _held(step: Training) -> str:
     """In which precision the weights are held while they, or adapters beside them, are trained."""
     if step.quantized:
         settings = _call("BitsAndBytesConfig", QUANTIZATION)
-        place = '{"": torch.cuda.current_device()}'
+        place = '{"": torch.cuda.current_device() if gpu else "cpu"}'
         return f"bits = {settings}\nmodel = {_loaded(step.model, f', quantization_config=bits, device_map={place}')}\n"
     if step.recipe.lora_rank:
         return ""

@@ -258,7 +258,7 @@ class Journal:
             tags={
                 **_model_tags(model),
                 **_seal_tags(outcome.weights),
-                **({schema.DATASET: json.dumps(outcome.data)} if outcome.data else {}),
+                **_data_tags(outcome.data),
                 schema.WEIGHTS: model.location,
             },
         )
@@ -440,6 +440,14 @@ def _model_tags(model: Model) -> dict[str, str]:
 
 def _seal_tags(sealed: Seal | None) -> dict[str, str]:
     return {schema.WEIGHTS_SHA256: sealed.sha256, schema.WEIGHTS_BYTES: str(sealed.bytes)} if sealed else {}
+
+
+def _data_tags(told: Mapping[str, Any] | None) -> dict[str, str]:
+    """About rows that the action made."""
+    if not told:
+        return {}
+    overlap = {schema.OVERLAP: str(told["overlap"])} if told.get("overlap") else {}
+    return {schema.DATASET: json.dumps(told), **overlap}
 
 
 def _lineage(record: RunRecord) -> dict[str, str]:

@@ -38,7 +38,8 @@ FRACTION = "lamdagent.data_fraction"
 REPLAYS = "lamdagent.replays"
 """JSON list of the run ids whose pipelines the search makes again at another scale; absent on other searches."""
 OVERLAP = "lamdagent.overlap"
-"""One line about training rows that hold evaluation items, where the user has let them pass; else absent."""
+"""One line about training rows that hold evaluation items, where the user has let them pass; else absent.
+On an action's run: about rows that it made itself."""
 
 # Tags of base and action runs ------------------------------------------------------------------------------------
 ACTION = "lamdagent.action"

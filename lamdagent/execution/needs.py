@@ -1,0 +1,28 @@
+"""What an action needs of the machine that it runs on, looked at there: on a cluster, the door is on another one."""
+
+import importlib.util
+from collections.abc import Sequence
+
+from lamdagent.errors import ActionFailed
+
+ADVICE = "leave the action out, or run it where there is one"
+
+
+def check_needs(needs: Sequence[str]) -> None:
+    """Look for all of `needs` (see `ActionType.needs`) here.
+
+    Raises:
+        ActionFailed: kind `no_gpu`: there is no GPU; kind `error`: a package is missing.
+    """
+    for need in needs:
+        if need == "gpu" and not _gpu():
+            raise ActionFailed(f"The action needs a GPU and there is none here; {ADVICE}.", kind="no_gpu")
+        if need != "gpu" and importlib.util.find_spec(need) is None:
+            reason = f"The action needs the package {need}, which is not installed here"
+            raise ActionFailed(f"{reason}; install it, or leave the action out.", kind="error")
+
+
+def _gpu() -> bool:
+    import torch  # noqa: TID251 - this module runs in the worker
+
+    return torch.cuda.is_available()
