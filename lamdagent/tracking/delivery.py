@@ -14,7 +14,7 @@ from mlflow.tracking._tracking_service import utils
 from lamdagent.tracking import lineage, schema, weights
 from lamdagent.tracking.change import Change, New
 from lamdagent.tracking.leaderboard import save_leaderboard
-from lamdagent.tracking.met import Met
+from lamdagent.tracking.met import Acquaintance, Met
 from lamdagent.tracking.outage import patience
 
 T = TypeVar("T")
@@ -43,9 +43,10 @@ def deliver(
     met = Met() if met is None else met
     run_id = change.run_id
     if change.new is not None:
-        run_id = _opened(client, experiment_id, change, again, met)
+        parents = met.parents(client, change.new.parents)
+        run_id = _opened(client, experiment_id, change, again, met, parents)
         change = change.renamed(lambda known: run_id if known == change.run_id else known)
-        _write_new(client, experiment_id, run_id, change, met)
+        _write_new(client, experiment_id, run_id, change, parents)
     _write_artifacts(client, run_id, change, again, met)
     model_id = None
     if change.model or change.metrics:
@@ -77,28 +78,32 @@ def chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-def _opened(client: MlflowClient, experiment_id: str, change: Change, again: bool, met: Met) -> str:
+def _opened(
+    client: MlflowClient, experiment_id: str, change: Change, again: bool, met: Met, parents: Sequence[Acquaintance]
+) -> str:
     """The run, ours from its first moment: all tags come with its creation."""
     assert change.new is not None
     if again and (known := find_provisional(client, experiment_id, change.run_id)):
         return known
     tags = {key: value for key, value in change.tags.items() if value} | {schema.PROVISIONAL: change.run_id}
     if change.new.text is not None:
-        tags[schema.DESCRIPTION] = lineage.describe(met.parents(client, change.new.parents), change.new.text)
+        tags[schema.DESCRIPTION] = lineage.describe(parents, change.new.text)
     with patience(0):  # an answer that is lost on its way would make a second run
         run = client.create_run(experiment_id, change.at_ms, tags, change.new.name)
     met.add(run)
     return str(run.info.run_id)
 
 
-def _write_new(client: MlflowClient, experiment_id: str, run_id: str, change: Change, met: Met) -> None:
+def _write_new(
+    client: MlflowClient, experiment_id: str, run_id: str, change: Change, parents: Sequence[Acquaintance]
+) -> None:
     assert change.new is not None
     new: New = change.new
     for params in chunks([Param(key, value) for key, value in new.params.items()], 100):
         client.log_batch(run_id, params=params)
     if schema.DESCRIPTION in change.tags:  # it may hold a link to the run itself
         client.set_tag(run_id, schema.DESCRIPTION, change.tags[schema.DESCRIPTION])
-    lineage.link_parents(client, run_id, met.parents(client, new.parents))
+    lineage.link_parents(client, run_id, parents)
     if new.leaderboard is not None:
         save_leaderboard(client, experiment_id, run_id, new.leaderboard)
 

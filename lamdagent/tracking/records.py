@@ -42,7 +42,7 @@ ANCESTORS = 500
 """Most ancestors that are read besides."""
 PAGE = 500
 """Runs asked for at once; the time per run does not depend on it."""
-FEW = 8
+FEW = 5
 """Runs that a refresh asks for at once; it goes on as long as a page holds something new."""
 FRESH_S = 1.0
 """What others do is asked for at most so often; what this process has written is always read."""
