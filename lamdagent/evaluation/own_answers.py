@@ -6,12 +6,14 @@ item may well write it down.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from lamdagent.actions.context import Gathered
 from lamdagent.errors import ActionFailed
-from lamdagent.evaluation.items import Item, NotAtHand, items
-from lamdagent.evaluation.leaks import leaks_among, summary, told
 from lamdagent.evaluation.task import Task
+
+if TYPE_CHECKING:  # what reads items is for actions that make rows; every other action saves the memory
+    from lamdagent.evaluation.items import Item
 
 NAME = "answers that the model gave itself"
 ADVICE = "other seeds draw other answers, and evaluation.overlap=warn goes on with them, which is reported"
@@ -29,6 +31,8 @@ def _compared(overlap: str, tasks: Sequence[Task], made: Gathered) -> str:
         ActionFailed: kind `bad_data`: rows hold items, and the user has not let them pass. No row is left out: which
             ones would depend on the tasks, and equal fingerprints must make equal models.
     """
+    from lamdagent.evaluation.leaks import leaks_among, summary, told
+
     if overlap == "off":
         return ""
     every, away = _items(tasks)
@@ -38,8 +42,10 @@ def _compared(overlap: str, tasks: Sequence[Task], made: Gathered) -> str:
     return " ".join(part for part in (summary(found), *away) if part)
 
 
-def _items(tasks: Sequence[Task]) -> tuple[list[Item], list[str]]:
+def _items(tasks: Sequence[Task]) -> "tuple[list[Item], list[str]]":
     """The items of all splits, and a sentence for each task whose items cannot be had."""
+    from lamdagent.evaluation.items import NotAtHand, items
+
     every: list[Item] = []
     away = []
     for task in tasks:
