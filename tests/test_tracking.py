@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lamdagent.errors import UserError
-from lamdagent.tracking import connect, schema
+from lamdagent.tracking import claims, connect, schema
 from lamdagent.tracking.connect import hide_password, sqlite_file
 from lamdagent.tracking.layout import look
 from lamdagent.tracking.leaderboard import VIEW_TAG, leaderboard_path
@@ -99,6 +99,26 @@ class Contract:
     def store(self, uri: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         return Store(uri, request.node.name)
+
+    def test_what_is_told_without_reading_is_what_another_reader_finds(self, store: Store, tmp_path: Path) -> None:
+        search = store.start_search("s1", "tool use", {"search.seed": 0}, "seed: 0\n")
+        store.runs()
+        base = store.start_run(search, "base", "base", {schema.FINGERPRINT: "b", schema.TASKS: "t"}, {"model": "m"})
+        store.finish_run(base, metrics={"score": 0.25}, model=ModelEntry("base", "somewhere"))
+        tags = {schema.FINGERPRINT: "f1", schema.TASKS: "t", schema.REASON: "x" * 9000, schema.CLAIM: claims.ASKED}
+        run = store.start_run(search, "action", "sft", tags, {"lr": 0.1, "long": "y" * 7000}, parents=[base])
+        assert store.claim(run)
+        open_now = store.runs()
+        curves = [("train.loss", 1.0 / (step + 1), step, 1_700_000_000_000 + step) for step in range(3)]
+        metrics = {"score": 0.5, "cost.seconds": float("nan")}
+        store.finish_run(run, metrics=metrics, curves=curves, tags={schema.MODEL_DEPTH: "1", schema.PRUNED: ""})
+        store.log_progress_metric(search, 0.5, 1)
+        store.log_metrics(run, {"test.score": 0.4})
+        failed = store.start_run(search, "action", "dpo", {schema.FINGERPRINT: "f2"}, {}, parents=[run, base])
+        store.fail_run(failed, "no luck", "a traceback", "error")
+        told, read = store.runs(), Store(store.uri, store.experiment).runs()
+        assert told == read and [r.status for r in told] == ["RUNNING", "FINISHED", "FINISHED", "FAILED"]
+        assert [r.status for r in open_now] == ["RUNNING", "FINISHED", "RUNNING"] and told[2].parents == (base,)
 
     def test_a_finished_run_comes_back_with_everything(self, store: Store, tmp_path: Path) -> None:
         search = store.start_search("s1", "tool use", {"search.seed": 0}, "seed: 0\n", "**Eight** trials")

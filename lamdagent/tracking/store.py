@@ -226,7 +226,9 @@ class Store:
     def artifact_uri(self, run_id: str) -> str | None:
         """Where the run's artifacts are; asked once, since it never changes. None while that cannot be told."""
         run_id = self.real(run_id)
-        met = self.courier.met
+        known, met = self._cache.get(run_id), self.courier.met
+        if known is not None:
+            return known.artifact_uri
         unknown = PROVISIONAL.fullmatch(run_id)
         run = met.get(run_id) or (None if unknown else self.courier.attempt(lambda: met.of(self.client, run_id)))
         return run.artifact_uri if run else None
