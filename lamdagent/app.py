@@ -32,20 +32,21 @@ def start(node: DictConfig) -> None:
     """
     quiet_libraries()
     config = read(node)
-    from lamdagent.plan import make_plan
-
     if config.base is not None:
         raise UserError(
             f"base: got {config.base!r}, but a search starts from `models`; replay and transfer have a base"
         )
+    from lamdagent.terminal import Terminal, standard_output
+
+    standard_output().print("lamdagent: checking models, data, actions and tasks before anything runs")
+    from lamdagent.plan import make_plan
+
     plan = make_plan(config)
     if config.dry_run:
         from lamdagent.dry_run import show
 
         show(plan)
         return
-    from lamdagent.terminal import Terminal
-
     carry_out(plan, OmegaConf.to_yaml(node, resolve=True), Terminal())
 
 
@@ -61,14 +62,14 @@ def carry_out(plan: "Plan", config_yaml: str, view: "Terminal", conclude: "Concl
 
 
 def _search(plan: "Plan", config_yaml: str, view: "Terminal", conclude: "Conclude | None") -> None:
-    from lamdagent.selection.agent import make_agent
-    from lamdagent.tracking.connect import hide_password
-    from lamdagent.tracking.store import Store
-
     stop = Interruption()
     stop.listen()
-    executor = make_executor(plan.config)  # its worker imports torch while the store is opened
+    executor = make_executor(plan.config)  # its worker imports torch while MLflow is imported and the store opened
     try:
+        from lamdagent.selection.agent import make_agent
+        from lamdagent.tracking.connect import hide_password
+        from lamdagent.tracking.store import Store
+
         store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
         from lamdagent.search import Search
         from lamdagent.tracking.journal import Journal

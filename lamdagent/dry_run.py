@@ -8,8 +8,8 @@ from rich.text import Text
 
 from lamdagent.enumeration import ActionSpace
 from lamdagent.memory.text import memory_text
+from lamdagent.offer import action_space
 from lamdagent.plan import Plan, stand_in
-from lamdagent.search import action_space
 from lamdagent.selection.agent import llm_settings, make_agent
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.prompting import object_messages, type_messages

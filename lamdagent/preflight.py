@@ -55,17 +55,18 @@ def _dropped(datasets: Sequence[Dataset]) -> Iterator[str]:
 
 def _compare(config: Config, datasets: Sequence[Dataset], tasks: Sequence[Task], findings: Findings) -> None:
     """The training data with the tasks' items."""
-    from lamdagent.evaluation.items import NotAtHand, items
+    from lamdagent.evaluation.items import Item, NotAtHand
     from lamdagent.evaluation.leaks import leaks, sentences, summary
+    from lamdagent.evaluation.reading import items_of
 
-    every = []
-    for task in tasks:
-        try:
-            every += items(task)
-        except UserError as error:
-            findings.faults.append(str(error))
-        except NotAtHand as error:
-            findings.warnings.append(f"tasks.{task.name}: no training data was compared with its items: {error}")
+    every: list[Item] = []
+    for task, had in zip(tasks, items_of(tasks, inline=config.execution.kind == "inline"), strict=True):
+        if isinstance(had, UserError):
+            findings.faults.append(str(had))
+        elif isinstance(had, NotAtHand):
+            findings.warnings.append(f"tasks.{task.name}: no training data was compared with its items: {had}")
+        else:
+            every += had
     found = leaks(datasets, every)
     if not found:
         return

@@ -8,7 +8,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,12 @@ from lamdagent.interruption import Interruption
 from lamdagent.jobs import Jobs
 from lamdagent.ladder import promoted
 from lamdagent.memory.foreign import Ours, known_names, seeded
-from lamdagent.memory.history import RETRYABLE, Histories, tried_fingerprints
+from lamdagent.memory.history import RETRYABLE, Histories
 from lamdagent.memory.text import memory_text
 from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.sources import full_spec
+from lamdagent.offer import action_space
 from lamdagent.plan import Plan
 from lamdagent.promotion import Standing
 from lamdagent.repeats import POLICY, spreads
@@ -593,26 +594,6 @@ class Search:
 def pending(history: History) -> tuple[Action, ...]:
     """The actions that run now, here and in other searches on the same store."""
     return tuple(t.action for t in history.actions if t.status == "running" and t.action and t.action.models)
-
-
-def action_space(plan: Plan, models: Sequence[Model], history: History, done: Collection[str] = ()) -> ActionSpace:
-    """The legal actions over `models`, what the history's actions made and is still there, and others' at hand.
-
-    `done`: fingerprints that are not offered either, though the history, which may be an excerpt, lacks them.
-    """
-    made = [t.model for t in history.actions if t.model and t.score and not t.pruned]
-    others = [t.model for t in history.foreign if t.model and t.model.location and not t.model.initial]
-    unique = {m.fingerprint: m for m in [*models, *others, *made]}
-    data = {d.fingerprint: d for t in history.actions if (d := t.dataset)} | {d.fingerprint: d for d in plan.datasets}
-    return ActionSpace(
-        plan.types,
-        list(unique.values()),
-        [*plan.datasets, *(d for d in data.values() if d.run_id)],
-        tried=tried_fingerprints(history) | set(done),
-        seed=plan.config.search.seed,
-        data_fraction=plan.config.data_fraction,
-        max_depth=plan.config.search.max_depth,
-    )
 
 
 def search_id(plan: Plan, models: Sequence[Model]) -> str:

@@ -28,9 +28,9 @@ from lamdagent.memory.check import source_faults
 from lamdagent.memory.foreign import Ours, Reading, Weights, levelled, seeded, understand
 from lamdagent.memory.suggestion import suggest
 from lamdagent.memory.text import LINE, memory_text
+from lamdagent.offer import action_space
 from lamdagent.pipeline import chain, given_by, recipe
 from lamdagent.plan import Plan
-from lamdagent.search import action_space
 from lamdagent.selection.candidates import TELLING, telling
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.surrogate import SurrogatePolicy, rank

@@ -24,9 +24,9 @@ from lamdagent.execution.local import LocalExecutor
 from lamdagent.execution.space import Need, in_words, shortage
 from lamdagent.memory.history import build_history
 from lamdagent.objects.checksum import check, seal
+from lamdagent.offer import action_space
 from lamdagent.plan import Plan
 from lamdagent.retention import verdicts
-from lamdagent.search import action_space
 from lamdagent.tracking import pruning, schema
 from lamdagent.tracking.journal import tasks_tag
 from lamdagent.tracking.lineage import ModelEntry

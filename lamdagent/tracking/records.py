@@ -14,11 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from sys import intern
+from typing import TYPE_CHECKING
 
-from mlflow import MlflowClient
-from mlflow.entities import Run
-
-from lamdagent.tracking.connect import sqlite_file
 from lamdagent.tracking.owner import this_process
 from lamdagent.tracking.schema import (
     FINGERPRINT,
@@ -31,6 +28,10 @@ from lamdagent.tracking.schema import (
     SCHEMA_TAG,
     SCORE,
 )
+
+if TYPE_CHECKING:  # a plan needs records, but no MLflow, whose import takes seconds
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 OURS = f"tags.`{SCHEMA_TAG}` = '{SCHEMA}'"
 """Filter for runs that this package wrote."""
@@ -94,7 +95,7 @@ class RunRecord:
         return tuple(parent for parent in parents if isinstance(parent, str)) if isinstance(parents, list) else ()
 
 
-def record_of(run: Run) -> RunRecord:
+def record_of(run: "Run") -> RunRecord:
     """`run` as a value."""
     info, data = run.info, run.data
     return RunRecord(
@@ -117,7 +118,7 @@ def _shared(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def telling(
-    client: MlflowClient, experiment_id: str, *, best: int = BEST, newest: int = NEWEST, failed: int = FAILED
+    client: "MlflowClient", experiment_id: str, *, best: int = BEST, newest: int = NEWEST, failed: int = FAILED
 ) -> list[RunRecord]:
     """Our runs that tell the most, oldest first; of an experiment with fewer than `newest` runs: all of ours.
 
@@ -174,7 +175,7 @@ class RunCache:
     A `refresh` sees what others start and finish, not what they edit later.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
+    def __init__(self, client: "MlflowClient", experiment_id: str) -> None:
         """Reads nothing yet."""
         self._client = client
         self._experiment_id = experiment_id
@@ -313,6 +314,8 @@ def database_stamp(uri: str) -> Stamp | None:
     """
     if not uri.startswith("sqlite"):
         return None
+    from lamdagent.tracking.connect import sqlite_file
+
     found: list[int] = []
     for suffix in ("", "-wal"):
         try:
@@ -325,7 +328,7 @@ def database_stamp(uri: str) -> Stamp | None:
     return tuple(found)
 
 
-def ask(client: MlflowClient, experiment_id: str, where: str, most: int, order: str) -> list[RunRecord]:
+def ask(client: "MlflowClient", experiment_id: str, where: str, most: int, order: str) -> list[RunRecord]:
     """The first `most` runs of anyone that fit a filter, in MLflow's order, such as `attributes.start_time DESC`.
 
     Pages are offsets, so a run that others add meanwhile may repeat one.
