@@ -17,7 +17,7 @@ DRAWN = 200
 """So many candidates of a larger type."""
 NEAR = 10
 """Half of those take only the best so many models and the initial ones; a pool of thousands would hide them."""
-TELLING = 300
+TELLING = 200
 """Most trials that a regression is fitted to; its cost grows with their cube."""
 
 
