@@ -5,8 +5,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -79,6 +80,8 @@ class Journal:
         self.reflection = ""
         self._seen = time.monotonic()
         self._spent = Spent()
+        self._later: list[Callable[[], None]] = []
+        """Writes that nobody waits for: they are done while the next action runs."""
         self._stale = False
         """Whether the report on the search run says less than the store."""
         self._reported = -REPORT_S
@@ -137,6 +140,7 @@ class Journal:
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"] | str, reason: str) -> None:
         """End the search run, and as interrupted every run of this process under it that is still open."""
         if self.search_run_id:
+            self._catch_up()
             for run_id in self.store.close_own(self.search_run_id, reason):
                 self._discard(run_id)
             self.store.end_search(self.search_run_id, status, reason)  # type: ignore[arg-type]
@@ -153,9 +157,10 @@ class Journal:
     def sign_of_life(self) -> None:
         """Tell other hosts now and then that this search runs; the next one makes up for one that fails.
 
-        Called while we wait: the time for a report, too.
+        Called while we wait: the time for what can be written later, and for a report.
         """
         self.store.courier.deliver_waiting()
+        self._catch_up()
         if self._stale and time.monotonic() - self._reported > REPORT_S:
             self._report()
         if self.search_run_id and time.monotonic() - self._seen > SIGN_S:
@@ -187,9 +192,10 @@ class Journal:
         )
         if not self.store.claim(run_id):
             return None
-        self.store.log_text(run_id, schema.MEMORY, memory)
         offered = {"chosen": action.describe(), "offered": list(decision.offered), **decision.details}
-        self.store.log_dict(run_id, schema.DECISION, {"policy": decision.policy, "reason": decision.reason, **offered})
+        told = {"policy": decision.policy, "reason": decision.reason, **offered}
+        self._later.append(partial(self.store.log_text, run_id, schema.MEMORY, memory))
+        self._later.append(partial(self.store.log_dict, run_id, schema.DECISION, told))
         self.store.link_traces(decision.traces, run_id)
         return run_id
 
@@ -266,6 +272,7 @@ class Journal:
 
     def fail(self, run_id: str, failed: Failed) -> None:
         """Close a run as failed, with its reason."""
+        self._catch_up()
         self._discard(run_id)  # first: where the disk is full, the reason could not be written
         self.store.fail_run(run_id, failed.reason, failed.details, failed.kind)
         self._stale = True
@@ -309,8 +316,14 @@ class Journal:
     def progress(self, history: History, trials: int) -> None:
         """The best score so far, by number of trials: MLflow draws the curve."""
         if history.scored and history.scored[0].score:
-            self.store.log_progress_metric(self.search_run_id, history.scored[0].score.value, trials)
+            best = history.scored[0].score.value
+            self._later.append(partial(self.store.log_progress_metric, self.search_run_id, best, trials))
         self._stale = True
+
+    def _catch_up(self) -> None:
+        later, self._later = self._later, []
+        for write in later:
+            write()
 
     def _report(self) -> None:
         """Bring the report on the search run up to date; what goes wrong with it is logged and hurts nothing."""
