@@ -124,9 +124,10 @@ def test_what_may_change_underneath_is_read_at_every_start(cache: Path, tmp_path
 
 def test_faults_cross_as_they_are_and_the_next_task_is_read(cache: Path, tmp_path: Path) -> None:
     astray = Task("astray", "astray", "", folder=str(tmp_path), splits={"search": "test"})
-    raising = own(tmp_path, ROWS.replace("asked =", "raise OSError('the disk is gone\\nhere') #"))
-    (folder := tmp_path / "dying").mkdir()
-    dying = own(folder, ROWS.replace("asked =", "os.kill(os.getpid(), signal.SIGKILL) #"))
+    for name in ("raising", "dying"):  # side by side: a task is looked for in all of its folder
+        (tmp_path / name).mkdir()
+    raising = own(tmp_path / "raising", ROWS.replace("asked =", "raise OSError('the disk is gone\\nhere') #"))
+    dying = own(tmp_path / "dying", ROWS.replace("asked =", "os.kill(os.getpid(), signal.SIGKILL) #"))
     wrong = dataclasses.replace(REPEAT, question="{{ nothing }}")
     found = items_of([astray, raising, dying, wrong, REPEAT])
     assert [type(one) for one in found] == [UserError, NotAtHand, NotAtHand, UserError, list]
