@@ -10,7 +10,8 @@ import json
 import math
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from operator import attrgetter
+from functools import cached_property
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar, Slot
@@ -23,6 +24,8 @@ Objects = Mapping[str, Sequence[Any]]
 
 SMALL = 512
 """Up to so many actions of a type, sampling enumerates them; beyond, it draws and rejects."""
+TRAITS = ("vocabulary", "architecture", "frame", "base")
+"""What decides which models fit together."""
 
 
 def fingerprint_of(
@@ -211,17 +214,23 @@ class ActionSpace:
 
     def _alike(self, merges: bool, rebased: bool, paired: bool) -> list[list[Model]]:
         """Models that fit together; most types ask for one of three ways, and a pool may be large."""
-        if (merges, rebased, paired) in self._alike_of:
-            return self._alike_of[merges, rebased, paired]
-        frames = {model.fingerprint: model.frame for model in self.models if model.initial} if merges else {}
-        groups: dict[tuple[Any, ...], list[Model]] = {}
-        for model in self.models:
-            key: tuple[Any, ...] = (model.vocabulary,) if paired else ()
-            if merges:
-                key = (model.architecture, model.vocabulary, model.frame or frames.get(model.base, ""))
-            groups.setdefault((*key, model.base) if rebased else key, []).append(model)
-        self._alike_of[merges, rebased, paired] = list(groups.values())
+        wanted = [*(("vocabulary",) if paired or merges else ()), *(("architecture", "frame") if merges else ())]
+        wanted += ["base"] if rebased else []
+        if not wanted:
+            return [list(self.models)] if self.models else []
+        if (merges, rebased, paired) not in self._alike_of:
+            groups: dict[Any, list[Model]] = {}
+            key_of = itemgetter(*(TRAITS.index(trait) for trait in wanted))
+            for model, traits in zip(self.models, self._traits, strict=True):
+                groups.setdefault(key_of(traits), []).append(model)
+            self._alike_of[merges, rebased, paired] = list(groups.values())
         return self._alike_of[merges, rebased, paired]
+
+    @cached_property
+    def _traits(self) -> list[tuple[Any, ...]]:
+        """`TRAITS` of each model."""
+        frames = {model.fingerprint: model.frame for model in self.models if model.initial}
+        return [(m.vocabulary, m.architecture, m.frame or frames.get(m.base, ""), m.base) for m in self.models]
 
     def _fitting(self, slot: Slot, models: Sequence[Model]) -> list[Any]:
         if not _holds_models(slot):

@@ -3,9 +3,10 @@
     GET /lamdagent/                         the searches
     GET /lamdagent/search?run_id=<run id>   best-so-far curve, pipelines, Pareto front and reasons of one search
 
-Both behind `--static-prefix`, read-only. `--app-name lamdagent-auth` is the same behind MLflow's own basic-auth app,
-with its settings: one sees the searches of the experiments that one may read. The run id stands in the query because
-MLflow's authorization finds a route by its exact path and the run by that parameter.
+The server's own database gets the indexes that searches on it profit from. Both pages are read-only and stand behind
+`--static-prefix`. `--app-name lamdagent-auth` is the same behind MLflow's own basic-auth app, with its settings: one
+sees the searches of the experiments that one may read. The run id stands in the query because MLflow's authorization
+finds a route by its exact path and the run by that parameter.
 """
 
 import os
@@ -20,6 +21,7 @@ from mlflow.server.handlers import _add_static_prefix, catch_mlflow_exception
 
 from lamdagent.report.render import index, page, policy
 from lamdagent.tracking import schema
+from lamdagent.tracking.indexes import add_indexes
 from mlflow_plugin.reading import Listed, Readable, search_document, searches
 
 LIST = "/lamdagent/"
@@ -51,6 +53,7 @@ def create_auth_app() -> Any:
 
 def _add_pages(readable: Readable) -> None:
     """Both routes on MLflow's Flask app, before it is wrapped: what comes later is never reached."""
+    add_indexes(os.environ[BACKEND_STORE_URI_ENV_VAR])
     pages = Blueprint("lamdagent", __name__)
 
     @pages.get(_add_static_prefix(LIST))

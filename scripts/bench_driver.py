@@ -152,6 +152,7 @@ def make_past(uri: str, runs: int, tasks: Sequence[Task], shared: Path) -> None:
     # In a process of its own: SQLite's statistics of an empty file would stay with this one's connections.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         pool.submit(fill, uri, runs, world).result()
+    os.sync()  # else the disk is busy with all this while the search writes
 
 
 def by_hand(uri: str, experiment: str) -> float:
@@ -207,7 +208,7 @@ def searched(options: argparse.Namespace, folder: str) -> dict[str, Any]:
                 search.run()
         finally:
             executor.close()
-        plain = [by_hand(uri, plan.config.tracking.experiment) for _ in range(3)] if options.past else []
+        plain = [by_hand(uri, plan.config.tracking.experiment) for _ in range(options.plain)] if options.past else []
     if options.profile:
         pstats.Stats(profile).sort_stats("cumulative").print_stats("lamdagent|mlflow/(store|tracking)", 40)
     half = executor.megabytes[len(executor.megabytes) // 2 - 1] if len(executor.megabytes) > 1 else 0
@@ -226,6 +227,7 @@ def main() -> None:
     parser.add_argument("--policy", default="surrogate", help="of the group `agent`")
     parser.add_argument("--every", type=int, default=100, help="trials between two lines")
     parser.add_argument("--past", type=int, default=0, help="made-up runs that are there before")
+    parser.add_argument("--plain", type=int, default=5, help="times that the plain alternative is run, with --past")
     parser.add_argument("--store", choices=["sqlite", "server"], default="sqlite")
     parser.add_argument("--profile", action="store_true", help="print where the driver's time goes; it is slower then")
     options = parser.parse_args()

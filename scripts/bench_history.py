@@ -4,11 +4,11 @@
     .venv/bin/python scripts/bench_history.py --runs 100000 --stores sqlite server postgresql
 
 The runs are made up (chains of trainings, merges, failures; 15 params, 10 metrics, 16 tags a run) and inserted in bulk
-into tables that MLflow made. Every figure is taken in a fresh process: `cold` is the first start on a store, `warm` the
-next one, `refresh` the median of ten refreshes with nothing new and `refresh_after_a_write` of ten after somebody wrote
-something, `pandas` what one would write by hand. Nothing is kept between two starts, so warm differs from cold by the
-database's own cache alone. `page`: seconds until the page of the search has come from the server, the first time and
-the median of five more. The last line is one JSON object with the figures.
+into tables that MLflow made. Every figure is taken in a fresh process: `cold` is a start whose SQLite file the system
+has dropped from its memory, `warm` the next one (nothing of ours is kept between two starts, so they differ by that
+alone), `refresh` the median of ten refreshes with nothing new and `refresh_after_a_write` of ten after somebody wrote
+something, `pandas` what one would write by hand, with the file in memory. `page`: seconds until the page of the search
+has come from the server, the first time and the median of five more. The last line is one JSON object with the figures.
 """
 
 import argparse
@@ -34,6 +34,8 @@ from typing import Any
 EXPERIMENT = "bench"
 CHUNK = 2000
 """Runs per transaction."""
+AGO_MS = 24 * 3600 * 1000
+"""How long ago the last run was: nobody else is at work."""
 DATA = [f"data{i}" for i in range(20)]
 FAILED_SHARE = 0.1
 
@@ -73,7 +75,7 @@ def fill(uri: str, runs: int, world: World = BENCH) -> None:
         getattr(models, name).__table__ for name in ("SqlRun", "SqlTag", "SqlParam", "SqlMetric", "SqlLatestMetric")
     ]
     made: list[str] = []
-    start = int(time.time() * 1000) - runs * 1000
+    start = int(time.time() * 1000) - runs * 1000 - AGO_MS
     for first in range(0, runs, CHUNK):
         rows: list[list[dict[str, Any]]] = [[] for _ in tables]
         for number in range(first, min(runs, first + CHUNK)):
@@ -308,6 +310,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--pairs", type=int, default=5, help="how often each way is run")
     parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
     parser.add_argument("--child", choices=["start", "pandas"], help=argparse.SUPPRESS)
     parser.add_argument("--uri", help=argparse.SUPPRESS)
@@ -316,28 +319,50 @@ def main() -> None:
     if options.child:
         print(json.dumps({"start": start, "pandas": pandas}[options.child](options.uri)))
         return
-    figures: dict[str, Any] = {"runs": options.runs, "stores": {}}
+    figures: dict[str, Any] = {"runs": options.runs, "pairs": options.pairs, "stores": {}}
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-history-")))
         for name in options.stores:
             with STORES[name](folder, options.runs) as uri:
-                figures["stores"][name] = _table(name, uri)
+                figures["stores"][name] = _table(name, uri, options.pairs, folder / "bench.db")
     print(json.dumps(figures))
 
 
-def _table(name: str, uri: str) -> Mapping[str, float]:
-    cold, warm = _measured("start", uri), _measured("start", uri)
-    plain = _measured("pandas", uri)
-    for what, row in (("cold", cold), ("warm", warm), ("pandas", plain)):
-        shown = "  ".join(f"{key} {value:.1f}" for key, value in row.items())
-        print(f"{name:11} {what:7} {shown}", flush=True)
-    ratios = {"ratio_cold": cold["seconds"] / plain["seconds"], "ratio_warm": warm["seconds"] / plain["seconds"]}
-    print(f"{name:11} ratios  " + "  ".join(f"{key} {value:.3f}" for key, value in ratios.items()), flush=True)
+def _table(name: str, uri: str, pairs: int, file: Path) -> Mapping[str, float]:
+    from in_turn import Ratio  # here only: the processes that are measured import what they need themselves
+
+    def cold(number: int) -> dict[str, float]:
+        _forget(file)
+        return _measured("start", uri)
+
+    ways = {"pandas": lambda _: _measured("pandas", uri), "cold": cold, "warm": lambda _: _measured("start", uri)}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for number in range(pairs):
+        for way, measure in ways.items():  # always in this order: what `warm` finds in memory `cold` has just read
+            found[way].append(measure(number))
+            shown = "  ".join(f"{key} {value:.1f}" for key, value in found[way][-1].items())
+            print(f"{name:11} {way:7} {shown}", flush=True)
+    seconds = {way: [row["seconds"] for row in rows] for way, rows in found.items()}
+    figures: dict[str, float] = {}
+    for way in ("cold", "warm"):
+        ratio = Ratio.of(seconds[way], seconds["pandas"])
+        figures |= {f"ratio_{way}": ratio.median, f"ratio_{way}_low": ratio.low, f"ratio_{way}_high": ratio.high}
+    print(f"{name:11} ratios  " + "  ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
     pages = _page(uri) if uri.startswith("http") else {}
     if pages:
         print(f"{name:11} page    " + "  ".join(f"{key} {value:.2f}" for key, value in pages.items()), flush=True)
-    kept = ("refresh_ms", "refresh_after_a_write_ms", "megabytes")
-    return {**ratios, **{key: warm[key] for key in kept}, "pandas_megabytes": plain["megabytes"], **pages}
+    for key in ("refresh_ms", "refresh_after_a_write_ms", "megabytes"):
+        figures[key] = statistics.median(row[key] for row in found["warm"])
+    plain = statistics.median(row["megabytes"] for row in found["pandas"])
+    return {**figures, "pandas_megabytes": plain, **pages}
+
+
+def _forget(file: Path) -> None:
+    """Drop an SQLite file from the system's memory; nothing where there is none."""
+    os.sync()  # pages that are not on disk yet would stay
+    for path in file.parent.glob(f"{file.name}*"):
+        with path.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _page(uri: str) -> dict[str, float]:

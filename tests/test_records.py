@@ -1,9 +1,14 @@
 """What is remembered of a large experiment: an excerpt that tells the most, of bounded size."""
 
 import json
+import time
+from pathlib import Path
 
-from lamdagent.tracking import schema
-from lamdagent.tracking.records import ANCESTORS, BEST, NEWEST, RunRecord, most_telling
+import pytest
+
+from lamdagent.tracking import records, schema
+from lamdagent.tracking.records import ALONE, ANCESTORS, BEST, NEWEST, RunRecord, most_telling
+from lamdagent.tracking.store import Store
 
 
 def action(number: int, score: float | None, *parents: str, status: str = "FINISHED") -> RunRecord:
@@ -30,3 +35,18 @@ def test_however_long_the_pipelines_it_is_bounded() -> None:
     long = [action(number, number / 10_000, *[f"run{number - 1}"] * (number > 0)) for number in range(5000)]
     kept = excerpt(long)
     assert len(kept) == NEWEST + ANCESTORS and "run4999" in kept and "run0" not in kept
+
+
+@pytest.mark.parametrize("later", [0, 3 * ALONE])
+def test_what_another_has_started_is_seen_however_many_came_after_it(
+    later: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "FRESH_S", 0.0)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    store, other = Store(uri, "x"), Store(uri, "x")
+    search = store.start_search("ours", "ours", {}, "")
+    store.runs()
+    theirs = other.start_run(other.start_search("theirs", "theirs", {}, ""), "action", "theirs", {}, {})
+    time.sleep(0.01)  # a millisecond is the resolution of start times
+    own = [store.start_run(search, "action", f"{number}", {}, {}) for number in range(later)]
+    assert {theirs, *own} <= {record.run_id for record in store.runs()}

@@ -3,13 +3,15 @@
 Runs in the worker; plain values in, plain values out.
 """
 
+import importlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamdagent.errors import ActionFailed
 from lamdagent.evaluation.task import Score, Split, Task
@@ -17,6 +19,9 @@ from lamdagent.execution.call import explain
 from lamdagent.execution.executor import Progress, Report
 from lamdagent.execution.needs import check_needs
 from lamdagent.objects.checksum import Seal, check, seal
+
+if TYPE_CHECKING:  # the driver names the jobs of this file and imports it
+    from lamdagent.actions.context import Context
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,6 @@ def make(
         ActionFailed: kind `bad_model`: an input's weights, or the new ones, are not whole; what of `needs` is not here;
             or whatever the action says.
     """
-    import importlib
-    import os
-
     from lamdagent.actions.context import ABOUT, Context
     from lamdagent.evaluation.own_answers import comparison
 
@@ -89,19 +91,10 @@ def make(
     check_needs(needs)
     for source, checksum in (checksums or {}).items():
         check(Path(source), checksum)
-    folder = Path(output) / "model"
-    module, _, name = function.partition(":")
-    beside, data = Path(output) / "adapter", Path(output) / "dataset"
+    folder, beside, data = (Path(output) / name for name in ("model", "adapter", "dataset"))
     check_rows = comparison(overlap, tasks)
     context = Context(folder, seed, data_fraction, follow, beside, data, accelerate, check=check_rows)
-    os.environ["LAMDAGENT_RUN_ID"] = run_id
-    try:
-        model, tokenizer = getattr(importlib.import_module(module), name)(context, **inputs)
-    finally:
-        del os.environ["LAMDAGENT_RUN_ID"]
-    if not (folder / "config.json").exists():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    model, tokenizer = _called(function, context, inputs, run_id)
     sealed = seal(folder)
     made = time.monotonic()
     samples = Path(output) / "samples"
@@ -110,11 +103,24 @@ def make(
     else:
         _make_room(model)
         scores = _evaluate_folder(folder, options, tasks, "search", report, samples)
-    ended = time.monotonic()
-    spent = {"action": made - started, "evaluation": ended - made}
-    processes = accelerate.get("num_processes", 1)
+    spent = {"action": made - started, "evaluation": time.monotonic() - made}
     about = json.loads((data / ABOUT).read_text(encoding="utf-8")) if (data / ABOUT).exists() else None
-    return replace(_outcome(report, scores, curves, spent, processes), weights=sealed, data=about)
+    outcome = _outcome(report, scores, curves, spent, accelerate.get("num_processes", 1))
+    return replace(outcome, weights=sealed, data=about)
+
+
+def _called(function: str, context: "Context", inputs: Mapping[str, Any], run_id: str) -> tuple[Any, Any]:
+    """The model and tokenizer that the action's function gives, saved where the function has not done so itself."""
+    module, _, name = function.partition(":")
+    os.environ["LAMDAGENT_RUN_ID"] = run_id
+    try:
+        model, tokenizer = getattr(importlib.import_module(module), name)(context, **inputs)
+    finally:
+        del os.environ["LAMDAGENT_RUN_ID"]
+    if not (context.output / "config.json").exists():
+        model.save_pretrained(context.output)
+        tokenizer.save_pretrained(context.output)
+    return model, tokenizer
 
 
 def score(report: Report, *, folder: str, tasks: Sequence[Task], split: Split, batch_size: int, output: str) -> Outcome:

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from lamdagent.actions.action import Action, ActionType
 from lamdagent.enumeration import ActionSpace
@@ -13,7 +13,7 @@ from lamdagent.trial import History, Trial
 
 MOST = 500
 """Up to so many actions of a type, all are candidates."""
-DRAWN = 200
+DRAWN = 100
 """So many candidates of a larger type."""
 NEAR = 10
 """Half of those take only the best so many models and the initial ones; a pool of thousands would hide them."""
@@ -49,26 +49,29 @@ def _best(turn: Turn) -> list[Model]:
     inputs = {model.fingerprint: model for model in turn.space.models}
     scored = (inputs.get(trial.model.fingerprint) for trial in turn.history.scored if trial.model)
     best = {model.fingerprint: model for model, _ in zip(filter(None, scored), range(NEAR), strict=False)}
-    return list({**best, **{key: model for key, model in inputs.items() if model.initial}}.values())
+    return list({**best, **{model.fingerprint: model for model in turn.space.models if model.initial}}.values())
 
 
-def telling(history: History) -> list[Trial]:
-    """Ended actions to learn from, others' first: all, or the best and the latest half; ours have precedence.
+def telling(history: History, most: int = TELLING) -> list[Trial]:
+    """Ended actions to learn from, others' first: all, or the best and the latest of `most`; ours have precedence.
 
     A failure of the surroundings, such as a lost worker, teaches nothing of the action; a lack of memory does.
     """
-    own = _most_telling([t for t in history.actions if t.action], history.scored, TELLING)
+    own = _most_telling(history.actions, history.scored, most)
     best = sorted((t for t in history.foreign if t.score), key=lambda t: (-t.score.value, t.started))  # type: ignore[union-attr]
-    others = _most_telling([t for t in history.foreign if t.action], best, TELLING - len(own))
+    others = _most_telling(history.foreign, best, most - len(own))
     return [*others, *own]
 
 
 def _most_telling(trials: Sequence[Trial], scored: Sequence[Trial], most: int) -> list[Trial]:
-    """`scored`: the best first, those among `trials` at least."""
-    ended = [t for t in trials if t.action and t.action.models and t.status != "running" and t.failure not in RETRYABLE]
-    if len(ended) <= most:
-        return ended
-    known = {t.run_id for t in ended}
-    best = itertools.islice((t.run_id for t in scored if t.run_id in known), most // 2)
-    kept = {*best, *(t.run_id for t in ended[len(ended) - most // 2 :])}
-    return [t for t in ended if t.run_id in kept]
+    """Oldest first; `trials` are, too, and may be many thousands. `scored`: the best first."""
+    latest = list(itertools.islice(_teaching(reversed(trials)), most + 1))
+    if len(latest) <= most:
+        return latest[::-1]
+    best = itertools.islice(_teaching(scored), most // 2)
+    kept = {t.run_id: t for t in (*best, *latest[: most // 2])}
+    return sorted(kept.values(), key=lambda t: (t.started, t.run_id))
+
+
+def _teaching(trials: Iterable[Trial]) -> Iterator[Trial]:
+    return (t for t in trials if t.action and t.action.models and t.status != "running" and t.failure not in RETRYABLE)

@@ -1,8 +1,9 @@
 """Nobody does what somebody does already: a run is its own claim, settled among processes through the store alone.
 
-MLflow offers no lock, but what one process has written every other reads. That is enough (Lamport's bakery algorithm,
-https://doi.org/10.1145/361082.361093): ask, look, hold, look again; the smaller run id goes first. Whoever died while
-it asked or held counts no more, as soon as it is known to be dead.
+MLflow offers no lock, but what one process has written every other reads, and that is enough: ask, look, hold. Who sees
+nobody else has asked before all others, since of two that ask one looks after the other has asked. Who sees somebody
+yields; only the smallest run id of all that ask stays, until those that it sees have yielded or hold (for they may have
+looked before it asked). Whoever died while it asked or held counts no more, as soon as it is known to be dead.
 """
 
 import time
@@ -17,6 +18,8 @@ ASKED = "asked"
 HELD = "held"
 UNDECIDED_S = 30.0
 """How long a rival may think; then it is taken for stopped."""
+PAUSE_S = 0.1
+"""Between two looks."""
 
 
 def undecided(record: RunRecord) -> bool:
@@ -27,24 +30,19 @@ def undecided(record: RunRecord) -> bool:
 def settle(client: MlflowClient, run: RunRecord, dead: Callable[[RunRecord], bool]) -> str:
     """Id of the run that does, or has done, what the fingerprint of the open `run` names: its own, or a rival's.
 
-    `run` was created with the tag CLAIM = ASKED. At most one of all runs that ask at the same time gets its own id; it
-    may be none, and then nobody has lost but time. A finished run counts if it was scored on the same tasks.
+    `run` was created with the tag CLAIM = ASKED. One of all runs that ask at the same time gets its own id; none where
+    a rival dies at that moment, and then nobody has lost but time. A finished run counts if it was scored on the same
+    tasks.
     """
-    rivals = _rivals(client, run, dead)
-    for rival in rivals:
-        if rival.tags.get(CLAIM) != ASKED or rival.run_id < run.run_id:
-            return rival.run_id
-    client.set_tag(run.run_id, CLAIM, HELD)
     until = time.monotonic() + UNDECIDED_S
-    while time.monotonic() < until:
-        # Those that came after the tag was set see it and yield; those before it have the smaller id or yield to ours.
-        first = [rival for rival in _rivals(client, run, dead) if rival.run_id < run.run_id]
-        for rival in first:
-            if rival.tags.get(CLAIM) != ASKED:
+    while rivals := _rivals(client, run, dead):
+        for rival in rivals:
+            if rival.tags.get(CLAIM) != ASKED or rival.run_id < run.run_id:
                 return rival.run_id
-        if not first:
+        if time.monotonic() > until:
             break
-        time.sleep(0.1)
+        time.sleep(PAUSE_S)
+    client.set_tag(run.run_id, CLAIM, HELD)
     return run.run_id
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lamdagent.errors import UserError
+from lamdagent.tracking.indexes import add_indexes
 from lamdagent.tracking.moved import ARTIFACTS
 
 # No "View run at" lines between ours.
@@ -39,11 +40,6 @@ ANSWER_TIMEOUT_S = 30
 """How long a server may take for its first answer, for which it is asked twice: it may be starting, or busy."""
 MIGRATION_PAUSES_S = (0.5, 1, 2, 4, 8)
 """Between questions to a database whose tables are not all there; creating them takes a few seconds."""
-INDEXES = (
-    "lamdagent_fingerprints ON tags (value) WHERE key = 'lamdagent.fingerprint'",
-    "lamdagent_runs ON runs (experiment_id, start_time)",
-)
-"""For SQLite: what each turn asks."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -78,9 +74,10 @@ def open_client(uri: str) -> MlflowClient:
         return _open_server(uri)
     probe_database(uri)
     with _one_at_a_time(uri):
+        indexed = add_indexes(uri)  # and statistics, before MLflow's connections load what there is
         client = _first_answer_of_database(uri)
-        if uri.startswith("sqlite"):
-            _index_sqlite(uri)
+        if not indexed:
+            add_indexes(uri)
         return client
 
 
@@ -124,8 +121,8 @@ def probe_database(uri: str) -> None:
         engine = sqlalchemy.create_engine(uri, connect_args={key: PROBE_TIMEOUT_S}, poolclass=sqlalchemy.pool.NullPool)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if folder is not None:
-                with _unless_locked():
-                    _tune_sqlite(connection)
+                with _unless_locked():  # a write-ahead log: a slow reader no longer locks writers out
+                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         raise _fault(uri, f"cannot be opened ({_first_line(error)})") from None
     except ModuleNotFoundError as error:
@@ -141,33 +138,6 @@ def sqlite_file(uri: str) -> Path:
 def hide_password(uri: str) -> str:
     """`uri`, or a text with addresses in it, as it may be shown and stored: never with a password."""
     return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", uri)
-
-
-def _tune_sqlite(connection: object) -> None:
-    """Write-ahead log (a slow reader no longer locks writers out) and fresh statistics (sorting stays fast).
-
-    Without statistics SQLite plans a sort by a metric over 100,000 runs so badly that it takes over eight minutes,
-    with them under a second. A sample of them costs 10 ms however large the file.
-    """
-    execute = connection.exec_driver_sql  # type: ignore[attr-defined]
-    execute("PRAGMA journal_mode=WAL")
-    execute("PRAGMA analysis_limit=1000")
-    execute("ANALYZE")
-
-
-def _index_sqlite(uri: str) -> None:
-    """Two indexes that MLflow lacks: whether an action was done, and what is new, take as long in any store.
-
-    Without them SQLite looks at every run for each such question. MLflow and its migrations do not mind them.
-    """
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(
-        uri, connect_args={"timeout": PROBE_TIMEOUT_S}, poolclass=sqlalchemy.pool.NullPool
-    )
-    with _unless_locked(), engine.begin() as connection:
-        for index in INDEXES:
-            connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {index}")
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def _opened(
     """The run, ours from its first moment: all tags come with its creation."""
     assert change.new is not None
     if again and (known := find_provisional(client, experiment_id, change.run_id)):
-        return known
+        return met.of(client, known).run_id
     tags = {key: value for key, value in change.tags.items() if value} | {schema.PROVISIONAL: change.run_id}
     if change.new.text is not None:
         tags[schema.DESCRIPTION] = lineage.describe(parents, change.new.text)

@@ -43,8 +43,9 @@ ANCESTORS = 500
 """Most ancestors that are read besides."""
 PAGE = 500
 """Runs asked for at once; the time per run does not depend on it."""
-FEW = 5
-"""Runs that a refresh asks for at once; it goes on as long as a page holds something new."""
+ALONE, FEW = 5, 20
+"""Runs that a refresh asks for besides our own new ones, when nobody else has started one lately, and otherwise: their
+clocks may differ. It goes on as long as a page holds something new."""
 FRESH_S = 1.0
 """What others do is asked for at most so often; what this process has written is always read."""
 TICK_NS = 100_000_000
@@ -183,6 +184,8 @@ class RunCache:
         self._most = 0
         """Above so many, runs are forgotten."""
         self._touched: set[str] = set()
+        self._added = 0
+        """Runs opened here since others' were last asked for: they stand before theirs."""
         self._asked = 0.0
         self._stamp: Stamp | None = None
 
@@ -201,7 +204,7 @@ class RunCache:
     def add(self, record: RunRecord) -> None:
         """A run that this process has opened."""
         if self._runs is not None:
-            self._keep([record])
+            self._added += self._keep([record])
 
     def get(self, run_id: str) -> RunRecord | None:
         """The run as it was when it was last read or written here; None where it is not known."""
@@ -271,7 +274,10 @@ class RunCache:
         mine = this_process().dump()
         open_before = [r.run_id for r in runs.values() if r.status == "RUNNING" and r.tags.get(OWNER) != mine]
         # Not from a time that has not come yet: a clock that was wrong for a moment would hide all that is new.
-        self._read_started(min(max((r.start_ms for r in runs.values()), default=0), int(time.time() * 1000)))
+        latest = min(max((r.start_ms for r in runs.values()), default=0), int(time.time() * 1000))
+        alone = all(r.tags.get(OWNER) == mine for r in runs.values() if r.start_ms >= latest - SKEW_MS)
+        self._read_started(latest, self._added + (ALONE if alone else FEW))
+        self._added = 0
         asked = partial(ask, self._client, self._experiment_id)
         for some in range(0, len(open_before), 100):
             wanted = open_before[some : some + 100]
@@ -281,13 +287,13 @@ class RunCache:
                 del runs[gone]
         self._stamp, self._asked = stamp, now
 
-    def _read_started(self, latest: int) -> None:
-        """Newest first, until a whole page is already known or too old to be news."""
+    def _read_started(self, latest: int, size: int) -> None:
+        """Newest first, `size` at once, until a whole page is already known or too old to be news."""
         token = None
         where = f"attributes.start_time >= {latest - SKEW_MS}"
         while True:
             order = ["attributes.start_time DESC"]
-            page = self._client.search_runs([self._experiment_id], where, 1, FEW, order, token)
+            page = self._client.search_runs([self._experiment_id], where, 1, size, order, token)
             news = self._keep(record_of(run) for run in page)
             token = page.token
             if not news or not token:

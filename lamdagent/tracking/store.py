@@ -1,6 +1,7 @@
 """The store: one experiment of an MLflow tracking store, written and read in this package's words."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,8 @@ MAX_TAG = 8000
 """Characters that MLflow keeps of a tag."""
 MAX_TRIALS = 10_000
 """Most trials of one search that are counted."""
+EXPERIMENTS_S = 60.0
+"""How long a list of all experiments is good for: a new one has hardly anything in it."""
 
 
 class Store:
@@ -61,6 +64,8 @@ class Store:
         """The folder that an SQLite file was in when its artifacts were written, where they have been found again."""
         self._cache = RunCache(self.client, self.experiment_id)
         self._orphans = Orphans(self.client, self.courier, self._cache)
+        self._experiments: list[str] = []
+        self._experiments_asked = -math.inf
 
     # Searches ----------------------------------------------------------------------------------------------------
 
@@ -296,9 +301,10 @@ class Store:
         where = f"{OURS} AND status = 'FINISHED' AND tags.`{schema.FINGERPRINT}` = {_quoted(fingerprint)}"
         where += f" AND tags.`{schema.TASKS}` = {_quoted(tasks)}" if tasks else ""
 
+        order = ["start_time DESC"]
+
         def newest() -> list[RunRecord]:
-            experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
-            return [record_of(r) for r in self.client.search_runs(experiments, where, 1, 1, ["start_time DESC"])]
+            return [record_of(r) for r in self.client.search_runs(self._every_experiment(), where, 1, 1, order)]
 
         runs = self.courier.attempt(newest)
         found = runs[0] if runs else None
@@ -339,6 +345,13 @@ class Store:
         tags = {key: value for key, value in _tags({**change.tags, **ours}).items() if value}
         self.courier.write(Change(**{**vars(change), "tags": tags}))
         return self.real(change.run_id)
+
+    def _every_experiment(self) -> list[str]:
+        """Ids; one that others have made in the last `EXPERIMENTS_S` may be missing."""
+        if time.monotonic() - self._experiments_asked > EXPERIMENTS_S:
+            self._experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
+            self._experiments_asked = time.monotonic()
+        return self._experiments
 
     def _take_note(self) -> None:
         """What has been written here is known here: it is not read again."""

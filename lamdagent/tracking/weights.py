@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from lamdagent.errors import UserError
@@ -53,7 +54,11 @@ def model_folder(client: MlflowClient, run_id: str) -> Path:
     Raises:
         UserError: the run has no weights (any more).
     """
-    run = client.get_run(run_id)
+    return _model_folder_of(client, client.get_run(run_id))
+
+
+def _model_folder_of(client: MlflowClient, run: Run) -> Path:
+    run_id = run.info.run_id
     if run.data.tags.get(PRUNED):
         again = f"`python -m lamdagent rebuild {run_id}` makes them again"
         raise UserError(f"The weights of the run {run_id} are pruned; {again}.")
@@ -89,8 +94,8 @@ def _resolve(client: MlflowClient, uri: str) -> Path:
     """The local folder behind any URI; our own models lead to the run that made them."""
     if not uri.startswith("models:/"):
         run_id, _, path = uri.removeprefix("runs:/").partition("/")
-        ours = uri.startswith("runs:/") and path == MODEL_FOLDER and KIND in client.get_run(run_id).data.tags
-        return model_folder(client, run_id) if ours else gathered(client, uri)
+        run = client.get_run(run_id) if uri.startswith("runs:/") and path == MODEL_FOLDER else None
+        return _model_folder_of(client, run) if run and KIND in run.data.tags else gathered(client, uri)
     name = uri.removeprefix("models:/")
     if "@" in name:
         version = client.get_model_version_by_alias(*name.split("@", 1))
