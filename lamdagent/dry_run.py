@@ -39,7 +39,7 @@ def show(plan: Plan, console: Console | None = None) -> None:
     for warning in plan.findings.warnings:
         _say(console, f"Warning: {warning}")
     memory = memory_text(History(), space, plan.tasks, plan.config.memory.tokens)
-    turn = Turn(History(), space, 0, plan.config.search.seed, memory)
+    turn = Turn(History(), space, 0, plan.config.search.seed, lambda: memory)
     settings = llm_settings(plan.config, plan.tasks)
     available = space.available()
     prompts = [type_messages(turn, settings)] + [object_messages(turn, available[0], settings)] if available else []

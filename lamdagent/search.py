@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -337,7 +338,8 @@ class Search:
         if reason := self.budget.ended(_typical_s(history), self._reserve_s(history)):
             return reason
         space = self.space(history)
-        text = memory_text(history, space, self.plan.tasks, self.plan.config.memory.tokens)
+        told = self.plan.tasks, self.plan.config.memory.tokens
+        text = functools.cache(functools.partial(memory_text, history, space, *told))
         seed, running = self.plan.config.search.seed, pending(history)
         policy = self.replaying or self.agent.policy
         decision = policy(Turn(history, space, self.budget.trials, seed, text, running))
@@ -369,7 +371,7 @@ class Search:
             return ""
         return "every step has been made that can be"
 
-    def _done(self, decision: Decision, text: str, known: RunRecord | None) -> bool:
+    def _done(self, decision: Decision, text: Callable[[], str], known: RunRecord | None) -> bool:
         """Whether the action's finished run stands for it and costs nothing."""
         if known is None or not self.journal.complete(known):
             return False
@@ -541,8 +543,8 @@ class Search:
         history, known = self.history(), self.journal.known(action)
         if self.stop.requested or self.budget.left_s <= 0:
             return None
-        if not self._done(decision, "", known):
-            run_id = self.journal.begin_action(decision, self.plan, "", history)
+        if not self._done(decision, str, known):
+            run_id = self.journal.begin_action(decision, self.plan, str, history)
             if run_id:
                 self.budget.trials += 1
                 self.open[run_id] = _Open(action)

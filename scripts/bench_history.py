@@ -194,7 +194,7 @@ def start(uri: str) -> dict[str, float]:
     history = build_history(records, types, datasets, tasks)
     pool = [t.model for t in history.actions if t.model and t.score]
     space = ActionSpace(types, pool, datasets, tried=tried_fingerprints(history))
-    decision = SurrogatePolicy()(Turn(history, space, 0, 0, ""))
+    decision = SurrogatePolicy()(Turn(history, space, 0))
     assert decision is not None
     picked = time.perf_counter()
     quiet, news = [], []
@@ -325,6 +325,8 @@ def main() -> None:
         for name in options.stores:
             with STORES[name](folder, options.runs) as uri:
                 figures["stores"][name] = _table(name, uri, options.pairs, folder / "bench.db")
+    first = figures["stores"][options.stores[0]]
+    figures |= {key: first[key] for key in ("ratio_cold", "ratio_warm", "refresh_ms")}
     print(json.dumps(figures))
 
 

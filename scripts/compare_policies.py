@@ -246,6 +246,8 @@ def main() -> None:
         plot({k: v for k, v in figures.items() if "," not in k}, float(np.mean(bests)), given.goal, given.plot)
     for found in figures.values():
         del found["curves"]
+        median, low, high = found["trials_to_goal"]
+        found |= {f"trials_to_{round(100 * given.goal)}": median, "low": low, "high": high}
     sizes = [len(x.trials) for x in landscapes]
     print(
         json.dumps(
@@ -254,7 +256,7 @@ def main() -> None:
                 "trials": given.trials,
                 "landscapes": sizes,
                 "best": bests[: len(sizes)],
-                "figures": figures,
+                "policies": figures,
                 "minutes": timed,
             }
         )

@@ -78,7 +78,8 @@ def measure(trials: int, client: Client) -> dict[str, float]:
     settings = LLMSettings(goal="- calls: weight 0.7\n- style: weight 0.3")
     space = ActionSpace(TYPES, pool, DATASETS, tried=[t.action.fingerprint for t in past.actions if t.action])
     started = time.perf_counter()
-    turn = Turn(past, space, trials, 0, memory_text(past, space, TASKS, 2000))
+    text = memory_text(past, space, TASKS, 2000)
+    turn = Turn(past, space, trials, 0, lambda: text)
     prompts = {"type": prompting.fitted(lambda s: prompting.type_messages(turn, s), settings, client.count)[0]}
     for action_type in TYPES:
         build = lambda s, t=action_type: prompting.object_messages(turn, t, s)  # noqa: E731

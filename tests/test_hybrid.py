@@ -164,7 +164,7 @@ def test_a_hostile_option_changes_its_own_line_and_no_other() -> None:
 @pytest.mark.parametrize("count", [10, 1000])
 def test_prompts_keep_to_their_budget_whatever_the_pool(count: int) -> None:
     models = [model(n, depth=int(n > 0)) for n in range(count)]
-    turn = Turn(history(8), space(models), 9, memory="\n".join("- a trial that was made" for _ in range(5000)))
+    turn = Turn(history(8), space(models), 9, memory=lambda: "\n".join("- a trial that was made" for _ in range(5000)))
     client = Client(ClientSettings("gpt-4o"))
     settings = LLMSettings(prompt_tokens=1500, max_options=500)
     for build in (prompting.type_messages, lambda t, s: prompting.object_messages(t, SFT, s)):

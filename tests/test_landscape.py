@@ -183,7 +183,7 @@ def test_recording_goes_on_and_the_table_can_be_compared(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    figures = told["figures"]
+    figures = told["policies"]
     assert all(set(table) == set(figures) for table in told["minutes"].values()) and len(told["minutes"]) == 2
     assert {"random", "tpe", "surrogate", "hybrid:random", "surrogate, no merging"} <= set(figures)
     assert plot.stat().st_size > 10_000 and "| surrogate |" in done.stdout

@@ -426,7 +426,7 @@ def test_every_call_is_traced_also_the_failed_ones() -> None:
 
 def test_the_prompts_show_everything_and_no_score() -> None:
     history = History(tuple(_trial(model, score) for model, score in zip(MODELS, (0.111, 0.222, 0.333), strict=True)))
-    turn = turn_of(history=history, memory="model-bbbbbbbb: 0.222", pending=(decide(TYPE, OBJECTS)[0].action,))
+    turn = turn_of(history=history, memory=lambda: "model-bbbbbbbb: 0.222", pending=(decide(TYPE, OBJECTS)[0].action,))
     first = prompting.type_messages(turn, LLMSettings(goal="bfcl: 0.5"))[-1]["content"]
     second = prompting.object_messages(turn, SFT, LLMSettings())[-1]["content"]
     assert "> model-bbbbbbbb: 0.222" in first and "> model-bbbbbbbb: 0.222" in second
@@ -474,7 +474,7 @@ def test_a_hostile_dataset_changes_only_its_own_line() -> None:
     )
     hostile = Dataset("calls\n9. rm", "sft", attack * 1500, "d3", 1, "/data/h")
     clean = prompting.object_messages(turn_of(), SFT, LLMSettings())[-1]["content"].splitlines()
-    turn = turn_of((hostile, TALK), memory=attack * 1500)
+    turn = turn_of((hostile, TALK), memory=lambda: attack * 1500)
     assert len(hostile.description) > 100_000
     dirty = prompting.object_messages(turn, SFT, LLMSettings(memory_chars=2000))[-1]["content"].splitlines()
     changed = [line for line in dirty if line not in clean]

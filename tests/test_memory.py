@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ class TestHistory:
             made = [trial.model for trial in history.scored if trial.kind == "action" and trial.model]
             action = _legal([base, *made], type_name)
             decisions.append(Decision(action, "surrogate", f"reason {number}"))
-            run_id = journal.begin_action(decisions[-1], plan, "the memory", history)
+            run_id = journal.begin_action(decisions[-1], plan, lambda: "the memory", history)
             assert run_id
             if value is None:
                 journal.fail(run_id, Failed(run_id, "the loss is not a number", "nan_loss"))
@@ -192,12 +193,12 @@ def _all_that_a_policy_sees(records: Sequence[RunRecord], policy: Policy) -> lis
     for history in (own, seeded(read(records[:1]), [r.trial for r in others if r.trial])):
         made = [trial.model for trial in history.scored if trial.model]
         offered = ActionSpace(TYPES, made or [base], DATASETS, tried=tried_fingerprints(history))
-        turn = Turn(history, offered, 4, 0, memory_text(history, offered, TASKS, TOKENS))
+        turn = Turn(history, offered, 4, 0, partial(memory_text, history, offered, TASKS, TOKENS))
         decision = policy(turn)
         assert decision is not None
         prompts = [type_messages(turn, LLMSettings()), object_messages(turn, SFT, LLMSettings())]
         found += [
-            turn.memory,
+            turn.memory(),
             str(prompts),
             str((decision.action, decision.reason, decision.offered, decision.details)),
         ]

@@ -47,7 +47,7 @@ def test_risk_and_memory_treat_each_kind_sensibly(kind: str) -> None:
     failed = [trial_of(action, n, None, f"why {n}", kind) for n, action in enumerate(SFTS[:2], 1)]
     history = History((base_trial(), *failed))
     left = space(tried={SFTS[0].fingerprint})
-    prediction = predict(Turn(history, left, 1, 0, ""), SFTS[1:2])[0]
+    prediction = predict(Turn(history, left, 1), SFTS[1:2])[0]
     assert (prediction.failure > 0.2) == (kind not in RETRYABLE)
     text = memory_text(history, left, TASKS, 2000)
     assert ("## Failures" in text) == (kind not in RETRYABLE or kind == "lost_worker")

@@ -4,6 +4,7 @@ import dataclasses
 import random
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar
@@ -113,7 +114,7 @@ def replay(policy: Policy, landscape: Landscape, trials: int, seed: int, *, reme
         space = RecordedSpace(landscape, models, {t.run_id for t in done})
         text = memory_text(history, space, landscape.tasks, 2000) if remember else ""
         asked = time.perf_counter()
-        decision = policy(Turn(history, space, number, seed, text))
+        decision = policy(Turn(history, space, number, seed, partial(str, text)))  # made before the clock starts
         if decision is None:
             break
         thinking.append(time.perf_counter() - asked)

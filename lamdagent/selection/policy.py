@@ -1,5 +1,6 @@
 """The seam of selection: everything that a policy may know, and everything that it must say."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,8 +19,8 @@ class Turn:
     number: int
     """How many actions this search has asked for before; with `seed` it makes every random choice repeatable."""
     seed: int = 0
-    memory: str = ""
-    """The memory text (paper, step 4)."""
+    memory: Callable[[], str] = str
+    """Gives the memory text (paper, step 4), which takes a while to write; the same at each call."""
     pending: tuple[Action, ...] = ()
     """Actions that run now, elsewhere."""
 

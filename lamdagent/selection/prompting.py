@@ -168,7 +168,7 @@ def _messages(name: str, turn: Turn, settings: LLMSettings, **fields: str) -> li
     wanted = [("explore", settings.exploration), ("debias", settings.debias)]
     directives = "\n".join(prompt(directive).strip() for directive, on in wanted if on)
     pending = as_data("\n".join(_pending_lines(turn.pending)) or "none", settings.memory_chars)
-    memory = as_data(turn.memory or "nothing yet: this is the first turn", settings.memory_chars)
+    memory = as_data(turn.memory() or "nothing yet: this is the first turn", settings.memory_chars)
     return chat(name, goal=goal_part(settings), memory=memory, pending=pending, directives=directives, **fields)
 
 

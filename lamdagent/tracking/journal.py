@@ -178,7 +178,7 @@ class Journal:
         run_id = self.store.start_run(self.search_run_id, "base", f"base {model.name}", tags, params, text=text)
         return run_id if self.store.claim(run_id) else None
 
-    def begin_action(self, decision: Decision, plan: Plan, memory: str, history: History) -> str | None:
+    def begin_action(self, decision: Decision, plan: Plan, memory: Callable[[], str], history: History) -> str | None:
         """Open the run of a decision with everything that was known when it was made.
 
         None when another search does the same action now, or has just done it.
@@ -194,7 +194,7 @@ class Journal:
             return None
         offered = {"chosen": action.describe(), "offered": list(decision.offered), **decision.details}
         told = {"policy": decision.policy, "reason": decision.reason, **offered}
-        self._later.append(partial(self.store.log_text, run_id, schema.MEMORY, memory))
+        self._later.append(lambda: self.store.log_text(run_id, schema.MEMORY, memory()))
         self._later.append(partial(self.store.log_dict, run_id, schema.DECISION, told))
         self.store.link_traces(decision.traces, run_id)
         return run_id
@@ -222,7 +222,9 @@ class Journal:
         """Say on an open run that its model is an older run's."""
         self.store.set_tags(run_id, made.tags)
 
-    def adopt(self, known: RunRecord, decision: Decision, plan: Plan, memory: str, history: History) -> None:
+    def adopt(
+        self, known: RunRecord, decision: Decision, plan: Plan, memory: Callable[[], str], history: History
+    ) -> None:
         """Take over a finished run of the same action in another experiment."""
         weights = known.tags.get(schema.WEIGHTS) or f"runs:/{known.run_id}/{schema.MODEL_FOLDER}"
         run_id = self.store.start_run(
@@ -237,7 +239,7 @@ class Journal:
         scores = scores_on(known, plan.tasks, schema.TASK_PREFIX)
         kept = task_metrics(plan.tasks, scores, schema.TASK_PREFIX, schema.SCORE)
         entry = ModelEntry(f"model-{decision.action.fingerprint[:8]}", weights)
-        self.store.finish_run(run_id, metrics=kept, model=entry, texts={schema.MEMORY: memory})
+        self.store.finish_run(run_id, metrics=kept, model=entry, texts={schema.MEMORY: memory()})
         self._stale = True
 
     def finish(
