@@ -29,13 +29,16 @@ def add_indexes(uri: str) -> bool:
     import sqlalchemy
 
     sqlite = uri.startswith("sqlite")
-    patience = {"timeout": PATIENCE_S} if sqlite else {"options": f"-c lock_timeout={PATIENCE_S}s"}
+    patience = {"timeout": PATIENCE_S} if sqlite else {}
     engine = sqlalchemy.create_engine(uri, connect_args=patience, poolclass=sqlalchemy.pool.NullPool)
+    statements = [f"CREATE INDEX IF NOT EXISTS {index}" for index in INDEXES]
+    if sqlite:
+        statements += ["PRAGMA analysis_limit=1000", "ANALYZE"]
+    else:
+        statements.insert(0, f"SET lock_timeout = '{PATIENCE_S}s'")
     try:
         with engine.begin() as connection:
-            for index in INDEXES:
-                connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {index}")
-            for statement in ("PRAGMA analysis_limit=1000", "ANALYZE") if sqlite else ():
+            for statement in statements:
                 connection.exec_driver_sql(statement)
     except sqlalchemy.exc.DBAPIError as error:
         log.info("No indexes yet: %s", error.orig)
