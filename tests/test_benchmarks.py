@@ -49,9 +49,8 @@ def test_merging() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("store", ["sqlite", "server"])
-def test_driver_with_a_past(store: str) -> None:
-    wanted = ["--trials", "7", "--every", "3", "--policy", "random", "--past", "60", "--store", store, "--profile"]
+def test_driver_with_a_past() -> None:
+    wanted = "--trials 5 --every 2 --policy random --past 60 --plain 1 --store server --profile".split()
     text = output("bench_driver.py", *wanted)
     found = json.loads(text.splitlines()[-1])
     assert found["past"] == 60 and found["ms"] > 0 and len(found["milliseconds"]) == 2
