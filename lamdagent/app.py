@@ -10,6 +10,7 @@ from lamdagent.config import Config, read
 from lamdagent.errors import UserError
 from lamdagent.execution.hush import hush
 from lamdagent.interruption import Interruption
+from lamdagent.uncollected import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,14 +67,15 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal", conclude: "Conclud
     stop.listen()
     executor = make_executor(plan.config)  # its worker imports torch while MLflow is imported and the store opened
     try:
-        from lamdagent.selection.agent import make_agent
-        from lamdagent.tracking.connect import hide_password
-        from lamdagent.tracking.store import Store
+        with uncollected(for_good=True):
+            from lamdagent.search import Search
+            from lamdagent.selection.agent import make_agent
+            from lamdagent.tracking.connect import hide_password
+            from lamdagent.tracking.journal import Journal
+            from lamdagent.tracking.store import Store
+            from lamdagent.tracking.traces import traced_call
 
         store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
-        from lamdagent.search import Search
-        from lamdagent.tracking.journal import Journal
-        from lamdagent.tracking.traces import traced_call
 
         journal = Journal(store, plan, hide_password(config_yaml))
         agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))

@@ -16,6 +16,7 @@ from lamdagent.execution.call import call
 from lamdagent.execution.executor import Event, Failed, Finished, Job, Progress, Update
 from lamdagent.execution.hush import hush
 from lamdagent.execution.oom import OomWatch
+from lamdagent.uncollected import uncollected
 
 WARM_UP = ("torch", "transformers", "trl", "peft", "lm_eval")
 """Imported while the driver still reads the store."""
@@ -115,8 +116,9 @@ def _serve(pipe: Connection, warm_up: tuple[str, ...]) -> None:
     """The worker's loop; Ctrl-C is the driver's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
-    for module in warm_up:
-        import_quietly(module)
+    with uncollected(for_good=True):
+        for module in warm_up:
+            import_quietly(module)
     while True:
         try:
             job = pipe.recv()

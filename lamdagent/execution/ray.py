@@ -25,6 +25,7 @@ from lamdagent.execution.call import call
 from lamdagent.execution.executor import Event, Failed, Finished, Job, Progress, Update
 from lamdagent.execution.local import WARM_UP, import_quietly
 from lamdagent.objects.offline import cache_folder
+from lamdagent.uncollected import uncollected
 
 RETRIES = 2
 """How often a job is started again after its worker was lost."""
@@ -44,8 +45,9 @@ class Worker:
         os.environ.update(environment)
         sys.path.extend(entry for entry in path if entry not in sys.path)
         self._thread = ThreadPoolExecutor(1)  # one for all jobs: libraries keep things per thread
-        for module in warm_up:
-            import_quietly(module)
+        with uncollected(for_good=True):
+            for module in warm_up:
+                import_quietly(module)
 
     def ready(self, probe: str) -> str:
         """Why this worker is of no use, or an empty string; `probe` is a file that the driver has just written."""
