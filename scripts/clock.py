@@ -126,6 +126,5 @@ def plot(figures: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         ax.fill_between(minutes, mean - error, mean + error, color=line.get_color(), alpha=0.2, linewidth=0)
     ax.set(xlabel="minutes", ylabel="best score so far, mean over seeds")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="lower right")
-    fig.tight_layout()
-    fig.savefig(path)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # beside the curves, which may be anywhere
+    fig.savefig(path, bbox_inches="tight")
