@@ -67,7 +67,7 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal", conclude: "Conclud
     stop.listen()
     executor = make_executor(plan.config)  # its worker imports torch while MLflow is imported and the store opened
     try:
-        with uncollected(for_good=True):
+        with uncollected():  # not for good: what MLflow opens would stay open, and SQLite's log beside its file
             from lamdagent.search import Search
             from lamdagent.selection.agent import make_agent
             from lamdagent.tracking.connect import hide_password

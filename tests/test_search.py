@@ -68,6 +68,7 @@ def made(run: Run) -> str:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("smoke")
     code, output = search(folder, *SMOKE)
+    assert [path.name for path in folder.glob("mlflow.db*")] == ["mlflow.db"], "who copies the file has everything"
     assert code == 0, output
     return Done(folder, code, output, runs_of(folder, "lamdagent-smoke"))
 
