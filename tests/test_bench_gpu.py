@@ -49,8 +49,8 @@ def test_training_and_merge_have_all_figures() -> None:
 
 @pytest.mark.slow
 def test_the_other_kinds_of_steps_run_on_both_sides() -> None:
-    found = told("--only", "grpo", "evaluation")
-    assert list(found["steps"]) == ["grpo", "evaluation"]
+    found = told("--only", "dpo", "grpo", "evaluation")
+    assert list(found["steps"]) == ["dpo", "grpo", "evaluation"]
 
 
 def test_a_side_that_fails_says_why_and_the_other_keeps_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from lamdagent.tracking.indexes import INDEXES, add_indexes
+from lamdagent.tracking.connect import open_client
+from lamdagent.tracking.indexes import INDEXES, tune
 from lamdagent.tracking.store import Store
 from tests.servers import postgresql, server
 
@@ -36,8 +37,13 @@ def test_the_server_makes_them_in_its_own(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_a_store_yet_is_left_alone(tmp_path: Path) -> None:
-    add_indexes(f"sqlite:///{tmp_path}/empty.db")
+    assert not tune(f"sqlite:///{tmp_path}/empty.db", ours=True)
     assert not of_sqlite(tmp_path / "empty.db")
+
+
+def test_a_store_that_is_only_read_gets_none(tmp_path: Path) -> None:
+    open_client(f"sqlite:///{tmp_path}/theirs.db").search_experiments()
+    assert of_sqlite(tmp_path / "theirs.db") and not of_sqlite(tmp_path / "theirs.db") & NAMES
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,9 @@ def of_postgresql(database: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_search_makes_them_in_postgresql(database: str) -> None:
+def test_a_search_makes_them_in_postgresql_and_a_reader_does_not(database: str) -> None:
+    open_client(database).search_experiments()
+    assert of_postgresql(database) and not of_postgresql(database) & NAMES
     Store(database, "x")
     assert of_postgresql(database) >= NAMES
 
@@ -65,5 +73,6 @@ def test_who_may_not_goes_on_without(database: str) -> None:
             connection.exec_driver_sql(f"DROP INDEX {name}")
         connection.exec_driver_sql("CREATE ROLE reader LOGIN")
         connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
-    add_indexes(sqlalchemy.make_url(database).set(username="reader").render_as_string(hide_password=False))
+    reader = sqlalchemy.make_url(database).set(username="reader").render_as_string(hide_password=False)
+    assert not tune(reader, ours=True)
     assert not of_postgresql(database) & NAMES

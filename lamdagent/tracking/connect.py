@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lamdagent.errors import UserError
-from lamdagent.tracking.indexes import add_indexes
+from lamdagent.tracking.indexes import tune
 from lamdagent.tracking.moved import ARTIFACTS
 
 # No "View run at" lines between ours.
@@ -62,8 +62,11 @@ def resolve_uri(uri: str | None) -> str:
     return f"{head}:///{Path(path).absolute()}"
 
 
-def open_client(uri: str) -> MlflowClient:
+def open_client(uri: str, *, ours: bool = False) -> MlflowClient:
     """A client whose store has answered and whose tables exist. `uri` comes from `resolve_uri`.
+
+    `ours`: a search keeps its runs there, so its database gets the indexes that a search wants; what is only read
+    (others' runs, a model) gets none.
 
     Raises:
         UserError: unreachable, refused, not a store, or of another MLflow version; within a minute.
@@ -74,10 +77,10 @@ def open_client(uri: str) -> MlflowClient:
         return _open_server(uri)
     probe_database(uri)
     with _one_at_a_time(uri):
-        indexed = add_indexes(uri)  # and statistics, before MLflow's connections load what there is
+        tuned = tune(uri, ours=ours)  # before MLflow's connections load what statistics there are
         client = _first_answer_of_database(uri)
-        if not indexed:
-            add_indexes(uri)
+        if not tuned:
+            tune(uri, ours=ours)
         return client
 
 

@@ -49,7 +49,7 @@ class Store:
         self.uri = resolve_uri(uri)
         """Absolute: good in every working directory and for every child process."""
         be_brisk()
-        self.client = open_client(self.uri)
+        self.client = open_client(self.uri, ours=True)
         self.experiment = experiment
         try:
             self.experiment_id = find_experiment(self.client, experiment, self.uri)
