@@ -121,14 +121,11 @@ def _regress(
     known: Sequence[Features], gains: Sequence[float], noise: Sequence[float], asked: Sequence[Features]
 ) -> tuple[list[float], list[float]]:
     import numpy as np
+    from sklearn.feature_extraction import DictVectorizer
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
-    rows = [*known, *asked]
-    columns = {key: column for column, key in enumerate(dict.fromkeys(key for row in rows for key in row))}
-    table = np.zeros((len(rows), len(columns)))  # scikit-learn's DictVectorizer takes four times as long
-    for place, row in zip(table, rows, strict=True):
-        place[[columns[key] for key in row]] = list(row.values())
+    table = DictVectorizer(sparse=False, sort=False).fit_transform([*known, *asked])
     centre = float(np.mean(gains))
     spread = max(float(np.std(gains)), LEAST_SPREAD)
     kernel: Any = ConstantKernel(spread**2, "fixed") * Matern(LENGTH_SCALE, "fixed", nu=2.5)
