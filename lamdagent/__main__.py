@@ -103,29 +103,29 @@ def _guarded(command: str, flags: Sequence[str], node: DictConfig) -> None:
 
 def _do(command: str, flags: Sequence[str], node: DictConfig) -> None:
     if command == "history":
-        from lamdagent import explain
+        from lamdagent.commands import history
 
-        explain.start(node, "--json" in flags)
+        history.start(node, "--json" in flags)
     elif command == "prune":
-        from lamdagent import prune
+        from lamdagent.commands import prune
 
         prune.start(node)
     elif command == "rebuild":
-        from lamdagent.rebuild import again
+        from lamdagent.rebuild import remake
 
-        again.start(node, [word for word in flags if not word.startswith("-")])
+        remake.start(node, [word for word in flags if not word.startswith("-")])
     elif command == "replay":
-        from lamdagent import replay
+        from lamdagent.commands import replay
 
         replay.start(node, flags)
     elif command == "transfer":
-        from lamdagent import transfer
+        from lamdagent.commands import transfer
 
         transfer.start(node, flags)
     else:
-        from lamdagent import app
+        from lamdagent.commands import search
 
-        app.start(node)
+        search.start(node)
 
 
 def _split(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:

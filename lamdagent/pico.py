@@ -37,7 +37,7 @@ def build(folder: Path, dtype: str = "bfloat16", seed: int = 0) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from lamdagent.actions.context import quiet
+    from lamdagent.libraries import quiet
 
     quiet()
     tokenizer = _tokenizer()

@@ -49,8 +49,9 @@ class LmEvalEvaluator(ModelEvaluator):  # type: ignore[misc]
             UserError: no task or no model is named, or lm-eval has no such task or split.
             ActionFailed: the model cannot be loaded, or yields no numbers.
         """
-        from lamdagent.actions.context import ignore_progress, known_warnings_ignored
+        from lamdagent.actions.context import ignore_progress
         from lamdagent.evaluation.harness import run_task
+        from lamdagent.libraries import known_warnings_ignored
 
         config = dict(evaluator_config or {})
         tasks = _tasks(dataset, config)

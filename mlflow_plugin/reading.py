@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from lamdagent.report.data import Document, document, parents_of
 from lamdagent.tracking import schema
-from lamdagent.tracking.records import RunRecord, is_ours, record_of
+from lamdagent.tracking.runs import RunRecord, is_ours, record_of
 
 Readable = Callable[[list[str]], list[str]]
 """Of experiment ids, those that the reader may see."""

@@ -47,7 +47,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from lamdagent.objects.checksum import check
-from lamdagent.tracking.outbox import ENTRY
+from lamdagent.tracking.delivery.outbox import ENTRY
 from lamdagent.tracking.schema import CHAMPION_ALIAS, FINGERPRINT, KIND, MODEL_FOLDER, WEIGHTS_SHA256
 
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"

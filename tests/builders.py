@@ -1,11 +1,11 @@
 """Small values for tests: a pool, action types, a history."""
 
 from lamdagent.actions.action import ActionType, Slot
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace
 from lamdagent.evaluation.task import Score, Task
+from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
-from lamdagent.trial import History, Trial
 
 TASKS = (Task("calls", "calls", "acc,none", 0.75), Task("style", "style", "acc,none", 0.25))
 SFT = ActionType(

@@ -16,8 +16,8 @@ from lamdagent import pico
 from lamdagent.config import ExecutionConfig
 from lamdagent.execution.executor import Failed, Finished, Job, Update
 from lamdagent.execution.local import LocalExecutor
-from lamdagent.execution.retry import rows_at_once, with_less_memory
-from lamdagent.launching import Machine, cluster_faults, launch_faults
+from lamdagent.guards.accelerate_config import Machine, cluster_faults, launch_faults
+from lamdagent.loop.second_try import rows_at_once, with_less_memory
 from tests.builders import SFT, space
 from tests.searches import search
 
@@ -52,7 +52,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def making(name: str, inputs: dict[str, Any], output: Path, accelerate: dict[str, Any]) -> Job:
     arguments = {"function": FUNCTIONS[name], "inputs": inputs, "output": str(output), "accelerate": accelerate}
     fixed = {"run_id": "r", "seed": 3, "data_fraction": 1.0, "tasks": (), "batch_size": 4}
-    return Job("j", "lamdagent.execution.work:make", {**arguments, **fixed}, 300.0)
+    return Job("j", "lamdagent.worker.make:make", {**arguments, **fixed}, 300.0)
 
 
 def events(executor: LocalExecutor, job: Job) -> Iterator[Update | Finished | Failed]:

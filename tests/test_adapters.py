@@ -16,12 +16,12 @@ from lamdagent.actions.merging import merge
 from lamdagent.actions.sft import sft
 from lamdagent.config import ModelConfig
 from lamdagent.errors import UserError
+from lamdagent.export.initial import initial
+from lamdagent.export.part import place
 from lamdagent.objects.adapters import spec_of
-from lamdagent.objects.convert import Prepared, prepare_model
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.sources import check_source, full_spec
-from lamdagent.rebuild.initial import initial
-from lamdagent.rebuild.part import place
+from lamdagent.worker.prepare import Prepared, prepare_model
 from tests.searches import of_kind, runs_of, search, tag
 from tests.test_rebuild import run
 from tests.test_replay_command import lamdagent

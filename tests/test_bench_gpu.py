@@ -1,4 +1,4 @@
-"""scripts/bench_gpu.py as a user runs it, on a CPU: with the smallest sizes; what it refuses."""
+"""scripts/bench/bench_gpu.py as a user runs it, on a CPU: with the smallest sizes; what it refuses."""
 
 import importlib
 import json
@@ -16,7 +16,7 @@ TINY = "--steps 1 --batch 2 --micro 1 --tokens 32 --reply 2 --items 2".split()
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/bench_gpu.py", "--device", "cpu", *arguments]
+    command = [sys.executable, "scripts/bench/bench_gpu.py", "--device", "cpu", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
@@ -54,7 +54,7 @@ def test_the_other_kinds_of_steps_run_on_both_sides() -> None:
 
 
 def test_a_side_that_fails_says_why_and_the_other_keeps_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "bench"))
     script: Any = importlib.import_module("bench_gpu")
     setting = script.Setting("nowhere", "pico", False, **script.DEFAULTS["pico"])
     given = {"setting": vars(setting), "step": "merge", "side": "ours", "packs": 1, "tokens": 0}

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("bench_*.py"))
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts" / "bench").glob("bench_*.py"))
 
 
 def output(*arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *(f"scripts/{arguments[0]}", *arguments[1:])]
+    command = [sys.executable, *(f"scripts/bench/{arguments[0]}", *arguments[1:])]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout

@@ -10,7 +10,7 @@ import pytest
 from lamdagent.memory.history import build_history
 from lamdagent.tracking import schema
 from lamdagent.tracking.owner import Watch
-from lamdagent.tracking.records import RunRecord
+from lamdagent.tracking.runs import RunRecord
 from tests.searches import ROOT, begin, end, fingerprints, of_kind, runs_of, search, tag
 
 HOURS = 3600.0

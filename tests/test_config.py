@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lamdagent.__main__ import conf_folder
-from lamdagent.config import read
+from lamdagent.config import conf_folder, read
 from lamdagent.errors import ConfigError
 
 EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))

@@ -7,12 +7,12 @@ import pytest
 
 from lamdagent.actions.action import ActionType, Slot
 from lamdagent.config import read
-from lamdagent.enumeration import canonical, fingerprint_of
+from lamdagent.enumeration.fingerprint import canonical, fingerprint_of
+from lamdagent.enumeration.reachability import unreachable
 from lamdagent.errors import ConfigError, IllegalAction
 from lamdagent.objects.dataset import Dataset
-from lamdagent.plan import Plan, make_outline, make_plan
-from lamdagent.reach import unreachable
-from lamdagent.selection.prompting import _wanted
+from lamdagent.planning.plan import Plan, make_outline, make_plan
+from lamdagent.selection.prompts import _wanted
 from tests.builders import DATASETS, SFT, model, pool, space
 from tests.test_config import composed
 

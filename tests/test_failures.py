@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from lamdagent.budget import Budget, Spent
 from lamdagent.config import BudgetConfig
 from lamdagent.execution.executor import Failed, Finished, Job
 from lamdagent.execution.oom import OomWatch
-from lamdagent.execution.retry import both, rows_at_once, with_less_memory
-from lamdagent.failures import Streak
+from lamdagent.loop.budget import Budget, Spent
+from lamdagent.loop.failures import Streak
+from lamdagent.loop.second_try import both, rows_at_once, with_less_memory
 from tests.builders import SFT, space
 
 

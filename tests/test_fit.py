@@ -15,11 +15,11 @@ import pytest
 from lamdagent import pico
 from lamdagent.actions.action import ActionType, Slot
 from lamdagent.actions.context import Context
-from lamdagent.actions.fit import differences, frame_of
 from lamdagent.actions.merging import merge
+from lamdagent.enumeration.reachability import unreachable
 from lamdagent.errors import ActionFailed
-from lamdagent.objects import vocabulary
-from lamdagent.reach import unreachable
+from lamdagent.objects import tokenizer_vocab
+from lamdagent.objects.compatibility import differences, frame_of
 from tests.builders import DATASETS, DPO, LINEAR, SFT, TIES, model, pool, space
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +96,7 @@ class TestVocabulary:
         for name, content in files.items():
             text = content if isinstance(content, str) else json.dumps(content)
             (folder / ".".join(name.rsplit("_", 1))).write_text(text)
-        return vocabulary.vocabulary(folder)
+        return tokenizer_vocab.vocabulary(folder)
 
     def test_the_kinds_agree(self, tmp_path: Path) -> None:
         words = {"a": 0, "b": 1}
@@ -111,10 +111,10 @@ class TestVocabulary:
 
     def test_what_is_not_taken_apart_is_held_by_its_bytes(self, tmp_path: Path) -> None:
         one, same, other = (self.read(tmp_path / str(i), tokenizer_model=text) for i, text in enumerate("xxy"))
-        assert one == same and vocabulary.difference(one, other) == "their tokenizer.model differ"
+        assert one == same and tokenizer_vocab.difference(one, other) == "their tokenizer.model differ"
         known = self.read(tmp_path / "4", vocab_json={"a": 0})
-        assert vocabulary.difference(one, known) == "", "nobody can tell"
-        assert vocabulary.digest(self.read(tmp_path / "5")) == ""
+        assert tokenizer_vocab.difference(one, known) == "", "nobody can tell"
+        assert tokenizer_vocab.digest(self.read(tmp_path / "5")) == ""
 
     def test_equal_files_are_held_once_and_any_other_file_is_told_apart(self, tmp_path: Path) -> None:
         one, same, other = (
@@ -122,8 +122,8 @@ class TestVocabulary:
             for number, token in enumerate(("<s>", "<s>", "<e>"))
         )
         assert one is same and other == {"a": 0, "<e>": 1}
-        vocabulary.forget()
-        assert vocabulary.vocabulary(tmp_path / "0") is not one
+        tokenizer_vocab.forget()
+        assert tokenizer_vocab.vocabulary(tmp_path / "0") is not one
 
     def test_a_broken_file_is_said(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="has no vocabulary"):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def script() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "scripts"))
+        patch.syspath_prepend(str(ROOT / "scripts" / "bench"))
         yield import_module("simulate_fleet")
 
 
@@ -60,7 +60,7 @@ def test_actions_are_the_recorded_ones_stretched(script: Any) -> None:
 
 @pytest.mark.slow
 def test_the_store_is_measured_with_writers_side_by_side() -> None:
-    command = [sys.executable, "scripts/simulate_fleet.py", "--stores", "sqlite", "--trials", "3"]
+    command = [sys.executable, "scripts/bench/simulate_fleet.py", "--stores", "sqlite", "--trials", "3"]
     command += ["--minutes", "10", "--workers", "1", "20"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -21,26 +21,26 @@ from lamdagent.config import (
     TaskConfig,
     read,
 )
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace
 from lamdagent.errors import ConfigError
 from lamdagent.evaluation.task import Score, Task
-from lamdagent.memory.check import source_faults
-from lamdagent.memory.foreign import Ours, Reading, Weights, levelled, seeded, understand
-from lamdagent.memory.suggestion import suggest
+from lamdagent.loop.pool import action_space
+from lamdagent.memory.external.config_check import source_faults
+from lamdagent.memory.external.feed import NEWEST, Sources
+from lamdagent.memory.external.parse import Ours, Reading, levelled, seeded, understand
+from lamdagent.memory.external.suggestion import suggest
+from lamdagent.memory.lineage import chain, given_by, recipe
 from lamdagent.memory.text import LINE, memory_text
-from lamdagent.offer import action_space
-from lamdagent.pipeline import chain, given_by, recipe
-from lamdagent.plan import Plan
+from lamdagent.memory.trial import History, Trial
+from lamdagent.planning.plan import Plan
 from lamdagent.selection.candidates import TELLING, telling
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.surrogate import SurrogatePolicy, rank
 from lamdagent.selection.tpe import TPEPolicy
 from lamdagent.tracking import schema
+from lamdagent.tracking.artifact_layout import gathered, look
 from lamdagent.tracking.connect import open_client
-from lamdagent.tracking.layout import gathered, look
-from lamdagent.tracking.records import RunRecord
-from lamdagent.tracking.sources import NEWEST, Sources
-from lamdagent.trial import History, Trial
+from lamdagent.tracking.runs import RunRecord, Weights
 from tests.builders import DATASETS, LINEAR, TASKS, base_trial, model, trial_of
 
 FULL = ActionType(

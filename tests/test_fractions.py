@@ -7,10 +7,10 @@ import pytest
 
 from lamdagent.config import Config, MemoryConfig
 from lamdagent.memory.history import build_history
+from lamdagent.memory.trial import History, Trial
 from lamdagent.report.data import document, scales
-from lamdagent.retention import verdicts
-from lamdagent.tracking.records import RunRecord
-from lamdagent.trial import History, Trial
+from lamdagent.tracking.runs import RunRecord
+from lamdagent.weights.retention import verdicts
 from tests.builders import DATASETS, SFT, TASKS, TYPES, base_trial, space, trial_of
 
 NAMED = tuple(replace(task, fingerprint=f"items of {task.name}") for task in TASKS)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from lamdagent.champion.promotion import promoted
 from lamdagent.evaluation.gain import Gain, difference, gain_over
 from lamdagent.evaluation.task import Score, Task
-from lamdagent.promotion import promoted
 from tests.builders import model, trial_of
 from tests.builders import space as space_of
 

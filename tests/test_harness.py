@@ -14,7 +14,7 @@ import pytest
 from lamdagent.errors import ActionFailed, UserError
 from lamdagent.evaluation.fingerprint import BUILTIN, task_files, task_fingerprint
 from lamdagent.evaluation.task import Task
-from lamdagent.execution.executor import Progress
+from lamdagent.progress import Progress
 
 SPLITS = {"search": "search", "test": "test"}
 BFCL = Task("bfcl", "bfcl", "right_call,none", folder="builtin", splits=SPLITS, limits={"search": 3})
@@ -323,7 +323,7 @@ def test_a_model_is_scored_on_the_gpu_wherever_it_was_left(monkeypatch: pytest.M
 def test_vllm_is_refused_where_it_is_not_installed_and_its_scores_are_its_own(echo: Task) -> None:
     from lamdagent.config import Config, EvaluationConfig
     from lamdagent.errors import ConfigError
-    from lamdagent.plan import make_plan
+    from lamdagent.planning.plan import make_plan
 
     with pytest.raises(ConfigError, match="evaluation.backend: vllm is not installed here"):
         make_plan(Config(evaluation=EvaluationConfig(backend="vllm")))
@@ -341,7 +341,7 @@ def test_backend_vllm_hands_folder_and_options_to_the_class_of_lm_eval(
 
     from lm_eval.models.huggingface import HFLM
 
-    from lamdagent.execution.work import score
+    from lamdagent.worker.make import score
 
     given: dict[str, Any] = {}
 

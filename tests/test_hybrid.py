@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace
 from lamdagent.landscape.controls import RandomLLM
+from lamdagent.llm import templates
+from lamdagent.llm.client import Client, ClientSettings
+from lamdagent.llm.templates import LLMSettings
+from lamdagent.memory.trial import History
 from lamdagent.objects.dataset import Dataset
-from lamdagent.selection import prompting
-from lamdagent.selection.client import Client, ClientSettings
+from lamdagent.selection import prompts
 from lamdagent.selection.hybrid import HybridPolicy, shortlist
 from lamdagent.selection.llm import LLMPolicy
 from lamdagent.selection.policy import Decision, Turn
-from lamdagent.selection.prompting import LLMSettings
 from lamdagent.selection.surrogate import SurrogatePolicy
-from lamdagent.trial import History
 from tests.builders import DATASETS, SFT, TYPES, base_trial, history, model, space, trial_of
 from tests.endpoint import Endpoint, Fails, Says, script
 
@@ -70,7 +71,7 @@ def test_the_llm_picks_from_the_shortlist_with_a_reason() -> None:
     assert decision.policy == "hybrid" and decision.action == listed(asked())[1]
     assert "calls are what counts" in decision.reason and "expected" in decision.reason
     assert decision.details["rank"] == 2 and len(requests) == 1
-    assert decision.prompt_version == prompting.prompt_version()
+    assert decision.prompt_version == templates.prompt_version()
 
 
 def test_the_prompt_shows_prediction_and_uncertainty_of_each() -> None:
@@ -86,7 +87,7 @@ def test_a_promising_action_of_its_own_overrules_the_list() -> None:
     own = max(SurrogatePolicy().ranking(turn)[0], key=lambda p: (1 - p.failure) * (p.mean + p.std)).action
     names = [t.name for t in turn.space.available()]
     options = {
-        slot: prompting.shown(things, turn.history, 40)
+        slot: prompts.shown(things, turn.history, 40)
         for slot, things in turn.space.options(TYPES[names.index(own.type)]).items()
     }
     objects = {
@@ -109,8 +110,8 @@ def test_an_own_action_that_is_surely_worse_is_vetoed() -> None:
         models += [past[-1].model] if action.datasets[0].name == "calls" else []
     turn = Turn(History(tuple(past)), space(models, [t.action.fingerprint for t in past[1:]], types=(SFT,)), 41)
     mixed = next(a for a in turn.space.actions(SFT) if a.datasets[0].name == "mixed")
-    shown = [m.name for m in prompting.shown(turn.space.options(SFT)["model"], turn.history, 40)]
-    data = [d.name for d in prompting.shown(turn.space.options(SFT)["dataset"], turn.history, 40)]
+    shown = [m.name for m in prompts.shown(turn.space.options(SFT)["model"], turn.history, 40)]
+    data = [d.name for d in prompts.shown(turn.space.options(SFT)["dataset"], turn.history, 40)]
     own = {
         "model": 1 + shown.index(mixed.models[0].name),
         "dataset": 1 + data.index("mixed"),
@@ -167,8 +168,8 @@ def test_prompts_keep_to_their_budget_whatever_the_pool(count: int) -> None:
     turn = Turn(history(8), space(models), 9, memory=lambda: "\n".join("- a trial that was made" for _ in range(5000)))
     client = Client(ClientSettings("gpt-4o"))
     settings = LLMSettings(prompt_tokens=1500, max_options=500)
-    for build in (prompting.type_messages, lambda t, s: prompting.object_messages(t, SFT, s)):
-        messages, kept = prompting.fitted(lambda s, build=build: build(turn, s), settings, client.count)
+    for build in (prompts.type_messages, lambda t, s: prompts.object_messages(t, SFT, s)):
+        messages, kept = prompts.fitted(lambda s, build=build: build(turn, s), settings, client.count)
         assert client.count(messages) <= 1500 and kept.max_options >= 5
 
 
@@ -187,8 +188,8 @@ def test_a_fitted_list_is_read_with_the_numbers_that_were_shown() -> None:
 
 @pytest.mark.slow
 def test_prompts_do_not_grow_with_the_history() -> None:
-    """scripts/prompt_size.py, as a user runs it, at sizes that a test can afford."""
-    command = [sys.executable, str(ROOT / "scripts" / "prompt_size.py"), "--trials", "30", "3000"]
+    """scripts/bench/prompt_size.py, as a user runs it, at sizes that a test can afford."""
+    command = [sys.executable, str(ROOT / "scripts" / "bench" / "prompt_size.py"), "--trials", "30", "3000"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     small, large = json.loads(done.stdout.splitlines()[-1]).values()
     for name in ("type", "objects of sft", "objects of merge", "reflection"):

@@ -14,11 +14,11 @@ import pytest
 from lamdagent import letters
 from lamdagent.errors import IllegalAction, UserError
 from lamdagent.landscape.controls import KnowingLLM, RandomLLM
-from lamdagent.landscape.replay import RecordedSpace, replay
+from lamdagent.landscape.simulate import RecordedSpace, replay
 from lamdagent.landscape.table import Landscape, load
 from lamdagent.selection.hybrid import HybridPolicy
 from lamdagent.selection.llm import LLMPolicy
-from lamdagent.selection.random import RandomPolicy
+from lamdagent.selection.random_policy import RandomPolicy
 from lamdagent.selection.surrogate import SurrogatePolicy
 from lamdagent.selection.tpe import TPEPolicy
 
@@ -31,7 +31,7 @@ def shipped() -> Landscape:
 
 
 def run_script(name: str, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / name), *arguments]
+    command = [sys.executable, str(ROOT / "scripts" / "studies" / name), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -116,7 +116,7 @@ def test_a_random_llm_is_asked_for_real(shipped: Landscape) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "studies"))
     return import_module("clock")
 
 

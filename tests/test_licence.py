@@ -2,7 +2,7 @@
 
 import pytest
 
-from lamdagent.card import NON_COMMERCIAL
+from lamdagent.champion.model_card import NON_COMMERCIAL
 
 
 @pytest.mark.parametrize("name", ["cc-by-nc-4.0", "CC-BY-NC-SA-3.0", "research-only", "Non-Commercial use", "cc_by_nc"])

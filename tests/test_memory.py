@@ -10,27 +10,27 @@ import pytest
 
 from lamdagent.actions.action import Action
 from lamdagent.config import Config, SourceConfig
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace, produced
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
-from lamdagent.execution.work import Outcome
-from lamdagent.memory.foreign import Ours, seeded, understand
-from lamdagent.memory.history import RETRYABLE, Histories, build_history, tried_fingerprints
+from lamdagent.llm.templates import LLMSettings
+from lamdagent.loop.run_writer import Journal
+from lamdagent.memory.external.parse import Ours, seeded, understand
+from lamdagent.memory.history import Histories, build_history, tried_fingerprints
+from lamdagent.memory.lineage import LONGEST, chain, recipe
 from lamdagent.memory.text import CHARACTERS_PER_TOKEN, LINE, memory_text
+from lamdagent.memory.trial import RETRYABLE, History, Trial
 from lamdagent.objects.model import Model
-from lamdagent.pipeline import LONGEST, chain, recipe
-from lamdagent.plan import Plan
-from lamdagent.search import produced
+from lamdagent.planning.plan import Plan
 from lamdagent.selection.policy import Decision, Policy, Turn
-from lamdagent.selection.prompting import LLMSettings, object_messages, type_messages
-from lamdagent.selection.random import RandomPolicy
+from lamdagent.selection.prompts import object_messages, type_messages
+from lamdagent.selection.random_policy import RandomPolicy
 from lamdagent.selection.surrogate import SurrogatePolicy
 from lamdagent.selection.tpe import TPEPolicy
 from lamdagent.tracking import schema
-from lamdagent.tracking.journal import Journal
-from lamdagent.tracking.records import RunRecord
+from lamdagent.tracking.runs import RunRecord
 from lamdagent.tracking.store import Store
-from lamdagent.trial import History, Trial
+from lamdagent.worker.make import Outcome
 from tests.builders import DATASETS, LINEAR, SFT, TIES, TYPES, base_trial, model, pool, space, trial_of
 from tests.builders import TASKS as UNNAMED
 

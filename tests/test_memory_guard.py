@@ -9,10 +9,10 @@ import pytest
 
 from lamdagent.actions.action import ActionType, Slot
 from lamdagent.config import Config, ExecutionConfig, ModelConfig
-from lamdagent.execution.capacity import capacity, host_memory
-from lamdagent.memory_guard import Setting, least, memory_faults, merging, training
+from lamdagent.devices import capacity, host_memory
+from lamdagent.guards.memory import Setting, least, memory_faults, merging, training
 from lamdagent.objects.dataset import Dataset
-from lamdagent.objects.shape import of_config, of_folder, shape_of
+from lamdagent.objects.model_size import of_config, of_folder, shape_of
 from tests.searches import search
 from tests.test_sources import gguf_file  # noqa: F401 - a fixture
 
@@ -72,7 +72,7 @@ def test_parameters_by_the_head_of_a_gguf_file(gguf_file: Path, pico_folder: str
     assert shape_of({"source": str(gguf_file)}) == of_folder(Path(pico_folder))
 
 
-# Peaks in GB of SmolLM2-135M on a CPU, 4 rows of 128 and of 256 tokens: scripts/measure_memory.py
+# Peaks in GB of SmolLM2-135M on a CPU, 4 rows of 128 and of 256 tokens: scripts/studies/measure_memory.py
 @pytest.mark.parametrize(
     ("rank", "pairs", "peaks"),
     [(0, 0, (3.53, 4.61)), (16, 0, (1.88, 3.03)), (16, 1, (2.92, 5.09)), (0, 1, (None, 7.30))],

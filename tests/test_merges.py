@@ -14,21 +14,21 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from lamdagent import pico
-from lamdagent.actions.action import Action, ActionType
-from lamdagent.actions.context import Context, known_warnings_ignored
+from lamdagent.actions.action import Action, ActionType, inputs_of
+from lamdagent.actions.context import Context
 from lamdagent.actions.interpolation import nearswap, nuslerp
 from lamdagent.actions.merge_methods import METHODS
 from lamdagent.actions.merging import Merging, stored_dtype
 from lamdagent.actions.task_vectors import breadcrumbs, model_stock
 from lamdagent.config import read
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace
 from lamdagent.errors import ActionFailed
-from lamdagent.jobs import inputs_of
+from lamdagent.export.folder import Notes
+from lamdagent.export.part import place
+from lamdagent.export.steps import merging
+from lamdagent.libraries import known_warnings_ignored
 from lamdagent.objects.model import Model
-from lamdagent.plan import make_outline
-from lamdagent.rebuild.folder import Notes
-from lamdagent.rebuild.part import place
-from lamdagent.rebuild.steps import merging
+from lamdagent.planning.plan import make_outline
 
 OLD = {
     "linear": "5bb51c1dead11c159d52242d05528afe",

@@ -13,16 +13,18 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from lamdagent import pico
-from lamdagent.actions.context import Context, Loaded, ignore_progress, known_warnings_ignored
+from lamdagent.actions.context import Context, Loaded, ignore_progress
 from lamdagent.actions.distillation import distill
 from lamdagent.actions.preference import DPO_LOSSES, KTO_LOSSES, dpo, kto, orpo, single_answers
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
 from lamdagent.actions.reinforcement import grpo, rloo
 from lamdagent.actions.training import micro_batch
 from lamdagent.errors import ActionFailed
-from lamdagent.execution.executor import Failed, Job, Progress
-from lamdagent.execution.retry import rows_at_once, with_less_memory
-from lamdagent.execution.work import make
+from lamdagent.execution.executor import Failed, Job
+from lamdagent.libraries import known_warnings_ignored
+from lamdagent.loop.second_try import rows_at_once, with_less_memory
+from lamdagent.progress import Progress
+from lamdagent.worker.make import make
 
 SHORT: dict[str, Any] = {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3}
 REWARDED: dict[str, Any] = {

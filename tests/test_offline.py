@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lamdagent.errors import UserError
-from lamdagent.objects.offline import build_once, cache_folder, wheel_files
+from lamdagent.files import build_once, cache_folder
+from lamdagent.objects.wheels import wheel_files
 
 MEMBERS = ("tinydata/a/one.txt", "tinydata/two.txt")
 
@@ -65,7 +66,7 @@ def test_a_member_that_is_not_there_is_named(wheel: Path) -> None:
 
 def test_two_processes_at_once_get_the_same_folder(wheel: Path) -> None:
     code = (
-        f"from lamdagent.objects.offline import *; print(wheel_files('tinydata', '1.0', '{digest(wheel)}', {MEMBERS}))"
+        f"from lamdagent.objects.wheels import *; print(wheel_files('tinydata', '1.0', '{digest(wheel)}', {MEMBERS}))"
     )
     command = [sys.executable, "-c", code]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(2)]

@@ -14,13 +14,14 @@ from mlflow.entities import Run
 
 from lamdagent.config import Config
 from lamdagent.errors import UserError
-from lamdagent.plan import Plan
-from lamdagent.tracking import connect, outbox, schema
-from lamdagent.tracking.change import PROVISIONAL
+from lamdagent.loop.run_writer import Journal
+from lamdagent.planning.plan import Plan
+from lamdagent.tracking import connect, schema
 from lamdagent.tracking.connect import open_client
-from lamdagent.tracking.journal import Journal
+from lamdagent.tracking.delivery import outbox
+from lamdagent.tracking.delivery.outbox import outbox_root
+from lamdagent.tracking.delivery.patch import PROVISIONAL
 from lamdagent.tracking.lineage import ModelEntry
-from lamdagent.tracking.outbox import outbox_root
 from lamdagent.tracking.store import Store
 from tests.builders import DATASETS, TASKS, TYPES
 from tests.proxy import Proxy, proxy

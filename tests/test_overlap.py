@@ -13,10 +13,10 @@ from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation import items as evaluation_items
 from lamdagent.evaluation.harness import load_task
 from lamdagent.evaluation.items import NotAtHand, items
-from lamdagent.evaluation.overlap import COMMON, Questions, without
 from lamdagent.evaluation.task import Task
-from lamdagent.plan import Plan, make_plan
-from lamdagent.preflight import Findings
+from lamdagent.guards.preflight import Findings
+from lamdagent.objects.ngram_overlap import COMMON, Questions, without
+from lamdagent.planning.plan import Plan, make_plan
 from lamdagent.tooluse import bfcl
 from tests.searches import client_of, of_kind, runs_of, search, tag
 

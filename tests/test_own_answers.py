@@ -8,11 +8,12 @@ import pytest
 from mlflow.entities import Run
 
 from lamdagent import pico
-from lamdagent.actions.context import Context, Gathered
+from lamdagent.actions.context import Context
 from lamdagent.actions.sft import sft
 from lamdagent.errors import ActionFailed
-from lamdagent.evaluation.own_answers import comparison
+from lamdagent.evaluation.generated_data import comparison
 from lamdagent.evaluation.task import Task
+from lamdagent.objects.gathered import Gathered
 from lamdagent.objects.rows import as_text
 from tests.searches import of_kind, runs_of, tag
 from tests.test_overlap import AWAY

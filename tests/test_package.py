@@ -78,7 +78,7 @@ class TestWheel:
         done = python("-m", "lamdagent", "+experiment=smoke", "--cfg", "job", cwd=tmp_path, path=installed)
         assert done.returncode == 0 and "merge_ties" in done.stdout, done.stderr
         found = python(
-            "-c", "from lamdagent.__main__ import conf_folder; print(conf_folder())", cwd=tmp_path, path=installed
+            "-c", "from lamdagent.config import conf_folder; print(conf_folder())", cwd=tmp_path, path=installed
         )
         assert Path(found.stdout.strip()) == installed / "lamdagent" / "conf", found.stderr
         assert list(tmp_path.iterdir()) == []

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lamdagent.__main__ import conf_folder
-from lamdagent.config import Config, read
+from lamdagent.config import Config, conf_folder, read
 from lamdagent.errors import UserError
 from lamdagent.evaluation.task import Task
-from lamdagent.plan import Plan, make_plan
+from lamdagent.planning.plan import Plan, make_plan
 from lamdagent.skills import commonsense_qa, data, gsm8k, trivia_qa
 from lamdagent.skills.folding import fold, folded
 from lamdagent.skills.hub import load, split_of

@@ -9,19 +9,20 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from lamdagent.budget import Budget
 from lamdagent.config import BudgetConfig, conf_folder, read
-from lamdagent.execution.executor import Failed, Finished, Job, Progress
-from lamdagent.flight import Flight
-from lamdagent.plan import make_plan
-from lamdagent.search import Search
-from lamdagent.selection.agent import Agent
+from lamdagent.execution.executor import Failed, Finished, Job
+from lamdagent.loop.budget import Budget
+from lamdagent.loop.job_pool import Flight
+from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.search import Search
+from lamdagent.loop.terminal import Terminal
+from lamdagent.planning.plan import make_plan
+from lamdagent.progress import Progress
 from lamdagent.selection.policy import Decision, Turn
-from lamdagent.selection.random import RandomPolicy
+from lamdagent.selection.random_policy import RandomPolicy
+from lamdagent.selection.registry import Agent
 from lamdagent.selection.surrogate import SurrogatePolicy
 from lamdagent.selection.tpe import TPEPolicy
-from lamdagent.terminal import Terminal
-from lamdagent.tracking.journal import Journal
 from lamdagent.tracking.store import Store
 from tests import builders
 from tests.searches import client_of, of_kind, runs_of, search, tag

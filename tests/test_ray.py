@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from lamdagent.config import ExecutionConfig
 from lamdagent.errors import UserError
 from lamdagent.execution.executor import Event, Failed, Finished, Job, Update
-from lamdagent.execution.ray import RETRIES, RayExecutor
+from lamdagent.execution.ray_executor import RETRIES, RayExecutor
 from tests.searches import PATIENCE_S, begin, end, fingerprints, of_kind, runs_of, search
 from tests.test_execution import ExecutorContract, ended
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from lamdagent.errors import UserError
-from lamdagent.evaluation import reading
 from lamdagent.evaluation.items import Item, NotAtHand, items
-from lamdagent.evaluation.reading import items_of
 from lamdagent.evaluation.task import Task
+from lamdagent.guards import item_cache
+from lamdagent.guards.item_cache import items_of
 from tests.searches import ROOT
 from tests.test_package import HEAVY
 
@@ -58,7 +58,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: Any) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(reading, "LocalExecutor", refuse)
+    monkeypatch.setattr(item_cache, "LocalExecutor", refuse)
 
 
 def own(folder: Path, code: str = ROWS) -> Task:
@@ -100,14 +100,16 @@ def test_another_question_split_code_or_library_has_items_of_its_own(
     assert len(kept(cache)) == 3
     copy = tmp_path / "package" / "lamdagent" / "evaluation"  # its code is looked at where it lies
     shutil.copytree(ROOT / "lamdagent", copy.parent)
-    monkeypatch.setattr(reading, "__file__", str(copy / "reading.py"))
+    monkeypatch.setattr(item_cache, "__file__", str(copy / "reading.py"))
     items_of([REPEAT], inline=True)
     assert len(kept(cache)) == 3
     (copy.parent / "letters.py").write_text("ANOTHER = 1\n")
     items_of([REPEAT], inline=True)
     assert len(kept(cache)) == 4
-    version = reading.metadata.version
-    monkeypatch.setattr(reading.metadata, "version", lambda name: version(name) + ("1" if name == "datasets" else ""))
+    version = item_cache.metadata.version
+    monkeypatch.setattr(
+        item_cache.metadata, "version", lambda name: version(name) + ("1" if name == "datasets" else "")
+    )
     items_of([REPEAT], inline=True)
     assert len(kept(cache)) == 5
 

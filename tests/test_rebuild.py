@@ -17,26 +17,26 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from lamdagent import pico
+from lamdagent.actions.action import inputs_of, local_rows
 from lamdagent.actions.context import Context
-from lamdagent.card import model_card
+from lamdagent.champion.model_card import model_card
 from lamdagent.config import read
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace
 from lamdagent.errors import UserError
 from lamdagent.evaluation.harness import evaluate
 from lamdagent.evaluation.task import Score
-from lamdagent.execution.executor import Progress
-from lamdagent.jobs import inputs_of, local_rows
-from lamdagent.objects.convert import from_gguf
+from lamdagent.export.folder import write
+from lamdagent.export.initial import initial
+from lamdagent.export.part import place
+from lamdagent.loop.search import produced
+from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.rows import kept
 from lamdagent.objects.sources import WHEELS
-from lamdagent.plan import Plan, make_plan
-from lamdagent.rebuild.folder import write
-from lamdagent.rebuild.initial import initial
-from lamdagent.rebuild.part import place
-from lamdagent.search import produced
-from lamdagent.trial import History, Trial
+from lamdagent.planning.plan import Plan, make_plan
+from lamdagent.progress import Progress
+from lamdagent.worker.prepare import from_gguf
 from tests.test_sources import gguf_file  # noqa: F401 - a fixture
 
 CONF = Path(__file__).parents[1] / "conf"

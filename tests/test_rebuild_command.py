@@ -15,8 +15,9 @@ from lamdagent.evaluation.task import Score
 from lamdagent.memory.history import build_history
 from lamdagent.objects.checksum import seal
 from lamdagent.rebuild.proof import difference, items_of, within_noise
-from lamdagent.tracking import pruning, schema
+from lamdagent.tracking import schema
 from lamdagent.tracking.store import Store
+from lamdagent.weights import pruning
 from tests.searches import ROOT, client_of, of_kind, runs_of, search, tag
 
 SMOKE = ("+experiment=smoke", "execution=local", "search.test_top=1")

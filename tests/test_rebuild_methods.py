@@ -15,15 +15,15 @@ from safetensors.torch import load_file
 from lamdagent import pico
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
 from lamdagent.actions.sft import sft_packed
-from lamdagent.card import model_card
+from lamdagent.champion.model_card import model_card
 from lamdagent.config import read
 from lamdagent.evaluation.task import Score
+from lamdagent.export.folder import Notes, write
+from lamdagent.export.part import place
+from lamdagent.export.steps import _script
+from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.model import Model
-from lamdagent.plan import make_plan
-from lamdagent.rebuild.folder import Notes, write
-from lamdagent.rebuild.part import place
-from lamdagent.rebuild.steps import _script
-from lamdagent.trial import History, Trial
+from lamdagent.planning.plan import make_plan
 from tests.test_rebuild import BASE, CONF, WITHOUT_US, Family
 
 SHORT = "steps: 2, batch_size: 4, micro_batch_size: 2, learning_rate: 0.003"

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lamdagent.tracking import records, schema
-from lamdagent.tracking.records import ALONE, ANCESTORS, BEST, NEWEST, RunRecord, most_telling
+from lamdagent.tracking import run_cache, schema
+from lamdagent.tracking.queries import ANCESTORS, BEST, NEWEST, most_telling
+from lamdagent.tracking.run_cache import ALONE
+from lamdagent.tracking.runs import RunRecord
 from lamdagent.tracking.store import Store
 
 
@@ -41,7 +43,7 @@ def test_however_long_the_pipelines_it_is_bounded() -> None:
 def test_what_another_has_started_is_seen_however_many_came_after_it(
     later: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "FRESH_S", 0.0)
+    monkeypatch.setattr(run_cache, "FRESH_S", 0.0)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     store, other = Store(uri, "x"), Store(uri, "x")
     search = store.start_search("ours", "ours", {}, "")

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from lamdagent.actions.action import Action
-from lamdagent.repeats import Spread, spreads
-from lamdagent.trial import History, Trial
+from lamdagent.champion.seed_repeats import Spread, spreads
+from lamdagent.memory.trial import History, Trial
 from tests.builders import DATASETS, TYPES, base_trial, model, space, trial_of
 
 AT_HAND = tuple(replace(dataset, path="/data.jsonl") for dataset in DATASETS)

@@ -14,8 +14,8 @@ import pytest
 from mlflow.entities import Run
 
 from lamdagent.__main__ import main
+from lamdagent.scaling.replay_policy import ReplayPolicy
 from lamdagent.selection.policy import Decision, Turn
-from lamdagent.selection.replay import ReplayPolicy
 from tests.searches import ROOT, client_of, of_kind, runs_of, tag
 
 pytestmark = pytest.mark.slow
@@ -239,7 +239,7 @@ class Interrupted(ReplayPolicy):
 
 def test_a_ladder_goes_up_and_goes_on_after_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = (*CONF, *SCALED, "budget.trials=3", "ladder.rungs=[0.3,0.6,1.0]", "ladder.keep=1", "champion.beyond=0")
-    monkeypatch.setattr("lamdagent.search.ReplayPolicy", Interrupted)
+    monkeypatch.setattr("lamdagent.loop.search.ReplayPolicy", Interrupted)
     code, output = lamdagent(tmp_path, *command)
     assert code == 130, output
     monkeypatch.undo()

@@ -6,22 +6,22 @@ from dataclasses import replace
 
 import pytest
 
-from lamdagent.agreement import agreement
-from lamdagent.budget import Budget
+from lamdagent.champion.finalists import champion_of_more_data
+from lamdagent.commands.transfer import picked
 from lamdagent.config import BudgetConfig, Config, LadderConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.task import Score
-from lamdagent.finals import champion_of_more_data
-from lamdagent.ladder import promoted
-from lamdagent.old_settings import joined, put_bases
-from lamdagent.plan import Plan, make_plan
-from lamdagent.replayed import Replay, Scale, steps
+from lamdagent.loop.budget import Budget
+from lamdagent.memory.trial import History, Trial
+from lamdagent.planning.plan import Plan, make_plan
+from lamdagent.scaling.ladder import promoted
+from lamdagent.scaling.merge_settings import joined, put_bases
+from lamdagent.scaling.pipeline_records import Past
+from lamdagent.scaling.rank_agreement import agreement
+from lamdagent.scaling.replay_plan import Replay, Scale, steps
+from lamdagent.scaling.replay_policy import ReplayPolicy
 from lamdagent.selection.policy import Turn
-from lamdagent.selection.replay import ReplayPolicy
-from lamdagent.tracking.past import Past
-from lamdagent.tracking.records import RunRecord
-from lamdagent.transfer import picked
-from lamdagent.trial import History, Trial
+from lamdagent.tracking.runs import RunRecord
 from tests.builders import DATASETS, LINEAR, SFT, TYPES, base_trial, model, space, trial_of
 
 AT_HAND = tuple(replace(dataset, path="/data.jsonl") for dataset in DATASETS)

@@ -9,7 +9,7 @@ import pytest
 from lamdagent.evaluation.task import Task
 from lamdagent.report.data import document, parents_of, scales, tasks_of, telling_records
 from lamdagent.report.render import index, page, policy
-from lamdagent.tracking.records import RunRecord
+from lamdagent.tracking.runs import RunRecord
 
 TASKS = (Task("calls", "", "", 0.75), Task("loss", "", "", 0.25, higher_is_better=False, low=0.0, high=4.0))
 TAG = json.dumps({"calls": "f1", "loss": "f2"})

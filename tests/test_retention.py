@@ -16,23 +16,24 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lamdagent.config import Config, RetentionConfig, SearchConfig
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace
 from lamdagent.errors import ActionFailed, UserError
 from lamdagent.evaluation.task import Score
+from lamdagent.execution.disk import Need, in_words, shortage
 from lamdagent.execution.executor import Failed, Finished, Job
 from lamdagent.execution.local import LocalExecutor
-from lamdagent.execution.space import Need, in_words, shortage
+from lamdagent.loop.pool import action_space
+from lamdagent.loop.run_writer import tasks_tag
 from lamdagent.memory.history import build_history
+from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.checksum import check, seal
-from lamdagent.offer import action_space
-from lamdagent.plan import Plan
-from lamdagent.retention import verdicts
-from lamdagent.tracking import pruning, schema
-from lamdagent.tracking.journal import tasks_tag
+from lamdagent.planning.plan import Plan
+from lamdagent.tracking import schema
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.store import Store
 from lamdagent.tracking.weights import cached_model
-from lamdagent.trial import History, Trial
+from lamdagent.weights import pruning
+from lamdagent.weights.retention import verdicts
 from tests.builders import DATASETS, TASKS, TYPES, base_trial, model, trial_of
 from tests.searches import ROOT, of_kind, runs_of, search, tag
 from tests.servers import server
@@ -177,7 +178,7 @@ def test_a_damaged_input_ends_its_action_and_not_the_worker(damaged: Path, tmp_p
             "output": str(tmp_path / f"output-{number}"),
             "checksums": {str(damaged): checksum},
         }
-        executor.submit(Job("j", "lamdagent.execution.work:make", arguments, 300))
+        executor.submit(Job("j", "lamdagent.worker.make:make", arguments, 300))
         while not isinstance(event := executor.next_event(5.0), Finished | Failed):
             pass
         return event

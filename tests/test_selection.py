@@ -4,13 +4,13 @@ import pytest
 
 from lamdagent.evaluation.task import Score
 from lamdagent.landscape.controls import RandomLLM
+from lamdagent.memory.trial import History, Trial
 from lamdagent.selection.candidates import DRAWN, candidates
 from lamdagent.selection.hybrid import HybridPolicy, shortlist
 from lamdagent.selection.policy import Turn
-from lamdagent.selection.random import RandomPolicy
+from lamdagent.selection.random_policy import RandomPolicy
 from lamdagent.selection.surrogate import SurrogatePolicy, predict, rank
 from lamdagent.selection.tpe import TPEPolicy
-from lamdagent.trial import History, Trial
 from tests.builders import DPO, LINEAR, SFT, TYPES, base_trial, history, model, pool, space, trial_of
 
 

@@ -12,8 +12,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lamdagent.tracking import claims, schema
+from lamdagent.tracking import schema
 from lamdagent.tracking.connect import open_client
+from lamdagent.tracking.ownership import claims
 from lamdagent.tracking.store import Store
 from tests.searches import PATIENCE_S, begin, end, of_kind, tag
 from tests.servers import ADMIN_PASSWORD, auth_settings, postgresql, server

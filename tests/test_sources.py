@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lamdagent import pico
 from lamdagent.errors import UserError
-from lamdagent.execution.executor import Progress
-from lamdagent.objects.convert import Prepared, prepare_model
 from lamdagent.objects.sources import check_source, kind_of
+from lamdagent.progress import Progress
+from lamdagent.worker.prepare import Prepared, prepare_model
 
 
 def silent(progress: Progress) -> None:
@@ -244,7 +244,7 @@ def test_a_function_makes_the_model_once(pico_folder: str) -> None:
 
 def test_two_processes_at_once_prepare_one_model(tmp_path: Path) -> None:
     code = (
-        "from lamdagent.objects.convert import prepare_model\n"
+        "from lamdagent.worker.prepare import prepare_model\n"
         "print(prepare_model(lambda p: None, spec={'source': 'function:lamdagent.pico:build'}))"
     )
     env = {**os.environ, "LAMDAGENT_CACHE": str(tmp_path)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lamdagent.evaluation import stages
+from lamdagent.evaluation import staged_decoding
 from lamdagent.evaluation.task import Task
 
 TASK = """
@@ -33,7 +33,7 @@ def load(**_):
 def judge(doc, results):
     return {"long": float(len(results[0]))}
 """
-MOST = 3 * stages.STAGE - 5
+MOST = 3 * staged_decoding.STAGE - 5
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +115,13 @@ def test_rows_leave_the_batch(loaded: tuple[Any, Any], tmp_path: Path, monkeypat
     """Rows of a batch at the first token of each stage; those that have ended are not there any more."""
     free = said(loaded, tmp_path / "free")
     counts: list[int] = []
-    make = stages._with_room
+    make = staged_decoding._with_room
 
     def counted(model: Any, cache: Any, batch: int, most: int) -> Any:
         counts.append(batch)
         return make(model, cache, batch, most)
 
-    monkeypatch.setattr(stages, "_with_room", counted)
+    monkeypatch.setattr(staged_decoding, "_with_room", counted)
     theirs, ours = both(loaded, task(tmp_path / "task", [free[0][3:5], free[1][3:5], free[2][3:5]]))
     assert ours == theirs
     assert counts[0] == 8 and len(counts) == 3 and counts[0] > counts[1] >= counts[2] > 0

@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 
-from lamdagent.budget import Spent
 from lamdagent.config import Config
-from lamdagent.memory.history import RETRYABLE
+from lamdagent.loop.budget import Spent
+from lamdagent.loop.run_writer import Journal
 from lamdagent.memory.text import memory_text
-from lamdagent.plan import Plan
+from lamdagent.memory.trial import RETRYABLE, History
+from lamdagent.planning.plan import Plan
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.surrogate import predict
-from lamdagent.tracking.journal import Journal
 from lamdagent.tracking.store import Store
-from lamdagent.trial import History
 from tests.builders import DATASETS, SFT, TASKS, TYPES, base_trial, space, trial_of
 from tests.searches import begin, end, fingerprints, of_kind, runs_of, search, tag
 from tests.stunts import FOLDER

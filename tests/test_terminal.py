@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from lamdagent.evaluation.task import Score, Task
+from lamdagent.loop.terminal import Terminal
+from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.model import Model
-from lamdagent.terminal import Terminal
-from lamdagent.trial import History, Trial
 
 NAMES = ("calls", "restraint", "instructions", "arithmetic", "commonsense")
 TASKS = [Task(name, name, "acc,none", 1.0) for name in NAMES]

@@ -135,8 +135,8 @@ def test_gold_answers_are_right_and_mutations_wrong() -> None:
 
 
 def test_agrees_with_the_benchmark_answer_by_answer() -> None:
-    """All of it: `scripts/compare_bfcl.py`, its result in docs/bfcl.md."""
-    spec = importlib.util.spec_from_file_location("compare_bfcl", ROOT / "scripts" / "compare_bfcl.py")
+    """All of it: `scripts/studies/compare_bfcl.py`, its result in docs/bfcl.md."""
+    spec = importlib.util.spec_from_file_location("compare_bfcl", ROOT / "scripts" / "studies" / "compare_bfcl.py")
     assert spec and spec.loader
     compare_bfcl = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(compare_bfcl)

@@ -15,13 +15,14 @@ import pytest
 from mlflow import MlflowClient
 
 from lamdagent.errors import UserError
-from lamdagent.tracking import claims, connect, schema
+from lamdagent.tracking import connect, schema
+from lamdagent.tracking.artifact_layout import look
 from lamdagent.tracking.connect import hide_password, sqlite_file
-from lamdagent.tracking.layout import look
 from lamdagent.tracking.leaderboard import VIEW_TAG, leaderboard_path
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.owner import provably_dead, this_process
-from lamdagent.tracking.records import FRESH_S, database_stamp
+from lamdagent.tracking.ownership import claims
+from lamdagent.tracking.run_cache import FRESH_S, database_stamp
 from lamdagent.tracking.store import Store
 from lamdagent.tracking.traces import traced_call
 from lamdagent.tracking.weights import download_model

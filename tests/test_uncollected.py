@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from lamdagent.uncollected import uncollected
+from lamdagent.libraries import uncollected
 
 
 def test_it_is_on_again_afterwards_and_stays_off_for_who_had_it_off() -> None:

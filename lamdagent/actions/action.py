@@ -1,6 +1,6 @@
 """Action types and actions as values (paper, section 3: an action is a type with its objects)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -145,3 +145,25 @@ class Action:
             "data_fraction": self.data_fraction,
             **({PROCESSES: self.processes} if self.processes > 1 else {}),
         }
+
+
+MICRO = "micro_batch_size"
+"""The hyperparameter that says how many rows are in memory at once; `batch_size` beside it stays as it is."""
+
+
+def local_rows(dataset: Dataset) -> str:
+    """The file of a dataset that is on this machine."""
+    return dataset.path
+
+
+def inputs_of(
+    action: Action,
+    action_type: ActionType,
+    folder: Callable[[Model], str],
+    rows: Callable[[Dataset], str] = local_rows,
+) -> dict[str, Any]:
+    """The keyword arguments of the action's function: folders of models, files of datasets, hyperparameters."""
+    things = {m.name: folder(m) for m in action.models} | {d.name: rows(d) for d in action.datasets}
+    several = {slot.name for slot in action_type.slots if slot.kind == "models"}
+    objects = {slot: [things[name] for name in names] for slot, names in action.slots.items()}
+    return {**action.hyperparameters, **{slot: o if slot in several else o[0] for slot, o in objects.items()}}

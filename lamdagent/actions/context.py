@@ -2,38 +2,22 @@
 
 import hashlib
 import json
-import os
-import re
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from lamdagent.errors import ActionFailed
-from lamdagent.execution.executor import Progress, Report
-from lamdagent.execution.hush import hush
-from lamdagent.objects.dataset import Kind
-from lamdagent.objects.rows import as_text, columns_of, fingerprint_of_rows, keep
+from lamdagent.libraries import quiet
+from lamdagent.objects.gathered import ABOUT, ROWS, Gathered, unchecked
+from lamdagent.objects.rows import as_text, keep
+from lamdagent.progress import Progress, Report
 
 Loaded = tuple[Any, Any]
 """(model, tokenizer), the transformers objects: what an action function returns."""
 
 SUBSET = "lamdagent-subset-1"
 """Salt of the order that `data_fraction` cuts; another one would draw other subsets."""
-
-ROWS, ABOUT = "rows.jsonl", "about.json"
-"""Files of a dataset that an action made."""
-
-KNOWN_WARNINGS = (
-    # peft 0.21 with transformers 5.23
-    "`is_gradient_checkpointing` is deprecated and will be removed in v6. Use `is_activation_checkpointing` instead.",
-    # mergekit 0.1.5 with numpy 2
-    "numpy.core is deprecated and has been renamed to numpy._core. The numpy._core namespace contains private NumPy",
-)
-"""The libraries' warnings about each other: not ours to mend, not the user's to read."""
 
 
 def ignore_progress(progress: Progress) -> None:
@@ -46,28 +30,6 @@ class Step(Protocol):
     def run(self, context: "Context") -> Loaded:
         """Do it."""
         ...
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """Rows that an action has made."""
-
-    kind: Kind
-    rows: list[dict[str, Any]]
-    """At least one, with the canonical columns of the kind."""
-    description: str
-    """One line that the agent reads."""
-
-    def about(self) -> dict[str, Any]:
-        """What is told of them besides the rows, as JSON; read by memory/history.py."""
-        fingerprint = fingerprint_of_rows(as_text(self.rows))
-        told = {"kind": self.kind, "fingerprint": fingerprint, "rows": len(self.rows)}
-        return {**told, "columns": columns_of(self.rows), "description": self.description}
-
-
-def unchecked(made: Gathered) -> str:
-    """The check of a caller who has nothing to compare rows with."""
-    return ""
 
 
 class Gathering(Protocol):
@@ -168,27 +130,3 @@ def chosen_rows(path: str, fraction: float, columns: Sequence[str] = ()) -> list
 
 def _rank(row: dict[str, Any]) -> str:
     return hashlib.sha256((SUBSET + json.dumps(row, sort_keys=True)).encode()).hexdigest()
-
-
-@contextmanager
-def known_warnings_ignored() -> Iterator[None]:
-    """Silence what KNOWN_WARNINGS lists and nothing else."""
-    with warnings.catch_warnings():
-        for message in KNOWN_WARNINGS:
-            warnings.filterwarnings("ignore", message=re.escape(message))
-        yield
-
-
-def quiet() -> None:
-    """Keep the libraries' progress bars and chatter off the terminal, and their usage reports off the network."""
-    from huggingface_hub import constants
-    from transformers.utils import logging
-
-    hush()
-    chatter: Any = logging
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL sends one per trainer
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # for later: importing it here would cost 80 MB
-    if "datasets" in sys.modules:
-        sys.modules["datasets"].disable_progress_bars()
-    chatter.set_verbosity_error()
-    chatter.disable_progress_bar()

@@ -5,9 +5,10 @@ import math
 from typing import Any
 
 from lamdagent.actions.context import Context, Loaded, Step, ignore_progress
-from lamdagent.execution import ranks
-from lamdagent.execution.executor import Job, Report
-from lamdagent.execution.rank import first_rank
+from lamdagent.execution.executor import Job
+from lamdagent.execution.processes import ranks
+from lamdagent.execution.processes.rank import first_rank
+from lamdagent.progress import Report
 
 
 def in_processes(step: Step, context: Context) -> Loaded:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lamdagent.actions.action import Scalar
-from lamdagent.actions.context import Context, Loaded, known_warnings_ignored, quiet
-from lamdagent.actions.fit import config_of, frame_of, misfits
+from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.merge_methods import METHODS, check_call
 from lamdagent.errors import ActionFailed
-from lamdagent.execution.executor import Progress
-from lamdagent.objects import vocabulary
+from lamdagent.libraries import known_warnings_ignored, quiet
+from lamdagent.objects import tokenizer_vocab
+from lamdagent.objects.compatibility import config_of, frame_of, misfits
+from lamdagent.progress import Progress
 
 OF_MERGE = ("linear", "slerp", "ties", "dare_ties")
 """The methods that `merge` does."""
@@ -146,7 +147,7 @@ def _check_fit(folders: Sequence[str]) -> None:
         raise ActionFailed(f"A model to merge cannot be read: {error}", kind="bad_model") from error
     if reason := next(misfits(frames), None):
         raise ActionFailed(reason, kind="mismatch")
-    vocabulary.forget()  # the merge has a better use for the memory
+    tokenizer_vocab.forget()  # the merge has a better use for the memory
 
 
 def _reference(folder: str) -> dict[str, Any]:

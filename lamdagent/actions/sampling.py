@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from lamdagent.actions.context import Context, Gathered, Loaded, chosen_rows
+from lamdagent.actions.context import Context, Loaded, chosen_rows
 from lamdagent.actions.limits import Above, AtLeast
 from lamdagent.actions.sft import OPTIONS
 from lamdagent.actions.training import OPTIONAL_COLUMNS, Recipe, Training
 from lamdagent.errors import ActionFailed
-from lamdagent.execution.executor import Progress
 from lamdagent.objects.dataset import COLUMNS
+from lamdagent.objects.gathered import Gathered
+from lamdagent.progress import Progress
 from lamdagent.rewards.mix import Reward, Term, terms
 from lamdagent.rewards.reply import reply as text_of
 

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lamdagent.actions.context import Context, Loaded, known_warnings_ignored
+from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.distributed import in_processes
 from lamdagent.errors import ActionFailed
-from lamdagent.execution.executor import Progress
+from lamdagent.libraries import known_warnings_ignored
+from lamdagent.progress import Progress
 from lamdagent.rewards.mix import Term
 
 OPTIONAL_COLUMNS = ("tools", "chat_template_kwargs")

@@ -13,9 +13,9 @@ from typing import Any
 from lamdagent.errors import ActionFailed, UserError
 from lamdagent.evaluation.fingerprint import task_folder
 from lamdagent.evaluation.prefix import read_prefix
-from lamdagent.evaluation.stages import can_stage, in_stages
+from lamdagent.evaluation.staged_decoding import can_stage, in_stages
 from lamdagent.evaluation.task import Score, Split, Task
-from lamdagent.execution.executor import Progress, Report
+from lamdagent.progress import Progress, Report
 
 SEED = 1234
 """For everything random in an evaluation: equal weights get equal scores."""

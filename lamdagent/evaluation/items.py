@@ -9,8 +9,8 @@ from typing import Any
 from lamdagent.errors import UserError
 from lamdagent.evaluation.harness import load_task
 from lamdagent.evaluation.task import Split, Task
+from lamdagent.objects.hub import cache_only
 from lamdagent.objects.sources import hub_answers
-from lamdagent.skills.hub import cache_only
 
 
 class NotAtHand(Exception):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lamdagent.evaluation.stages import Layers, kept_of
+from lamdagent.evaluation.staged_decoding import Layers, kept_of
 
 WORTHWHILE = 16
 """Shared tokens from which on the copying costs less than the reading."""

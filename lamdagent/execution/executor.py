@@ -1,24 +1,10 @@
 """The seam of execution: jobs go in, events come out. Both are plain values that can cross a process or a network."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is."""
-
-    phase: str
-    """`train`, `merge`, `evaluate bfcl`, ..."""
-    done: int
-    total: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """The trainer's own figures at this step, such as loss."""
-
-
-Report = Callable[[Progress], None]
-"""What a job calls to say how far it is; cheap, may be called every step."""
+from lamdagent.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from collections import deque
 
 from lamdagent.execution.call import call
-from lamdagent.execution.executor import Event, Job, Progress, Update
+from lamdagent.execution.executor import Event, Job, Update
+from lamdagent.progress import Progress
 
 
 class InlineExecutor:

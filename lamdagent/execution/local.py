@@ -13,10 +13,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from lamdagent.execution.call import call
-from lamdagent.execution.executor import Event, Failed, Finished, Job, Progress, Update
-from lamdagent.execution.hush import hush
+from lamdagent.execution.executor import Event, Failed, Finished, Job, Update
 from lamdagent.execution.oom import OomWatch
-from lamdagent.uncollected import uncollected
+from lamdagent.libraries import hush, uncollected
+from lamdagent.progress import Progress
 
 WARM_UP = ("torch", "transformers", "trl", "peft", "lm_eval")
 """Imported while the driver still reads the store."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lamdagent.landscape.table import Landscape
-from lamdagent.selection.calls import Message, Usage
+from lamdagent.llm.types import Message, Usage
 
 
 class RandomLLM:

@@ -1,7 +1,7 @@
 """The recorded landscape: every action of a space with the scores it got, as gzipped JSON lines.
 
 The first line says how it was made and what the space is; each further line is one base model or one action, inputs
-before their uses. Written by scripts/record_landscape.py.
+before their uses. Written by scripts/studies/record_landscape.py.
 """
 
 import gzip
@@ -18,9 +18,9 @@ from typing import Any
 from lamdagent.actions.action import Action, ActionType, Slot
 from lamdagent.errors import UserError
 from lamdagent.evaluation.task import Score, Task, weighted_score
+from lamdagent.memory.trial import Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
-from lamdagent.trial import Trial
 
 SHIPPED = "letters.jsonl.gz"
 """The table that comes with the package, see docs/policies.md."""
@@ -99,7 +99,7 @@ def load(path: Path | None = None) -> tuple[dict[str, Any], list[Landscape]]:
         types = tuple(_type(t) for t in header["types"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{source} is no recorded landscape ({error}); scripts/record_landscape.py makes one."
+            f"{source} is no recorded landscape ({error}); scripts/studies/record_landscape.py makes one."
         ) from None
     datasets = tuple(Dataset(**d) for d in header["datasets"])
     tasks = tuple(Task(**t) for t in header["tasks"])

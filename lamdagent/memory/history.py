@@ -1,30 +1,24 @@
 """Runs of the store -> History: the same runs always give the same history."""
 
-import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
-from lamdagent.actions.action import PROCESSES, Action, ActionType, Scalar
-from lamdagent.evaluation.gain import Gain, Pairing
-from lamdagent.evaluation.task import Score, Task, weighted_score
-from lamdagent.execution.retry import MICRO
+from lamdagent.actions.action import MICRO, PROCESSES, Action, ActionType, Scalar
+from lamdagent.evaluation.task import Task, weighted_score
+from lamdagent.memory.scores import fraction_of, scores_on, stored_gain
+from lamdagent.memory.trial import MOST_LOST, RETRYABLE, History, Status, Trial
 from lamdagent.objects.dataset import COLUMNS, Dataset, is_made
 from lamdagent.objects.model import Model, Origin
+from lamdagent.text import parse_json
 from lamdagent.tracking import schema
-from lamdagent.tracking.records import RunRecord
-from lamdagent.trial import History, Status, Trial
+from lamdagent.tracking.runs import RunRecord
 
 STATUS: Mapping[str, Status] = {"FINISHED": "finished", "RUNNING": "running", "SCHEDULED": "running"}
-RETRYABLE = ("lost_worker", "interrupted", "orphan", "no_space", "budget")
-"""Failures that say little or nothing about the action: it may be chosen again, and no policy holds them against it."""
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 LONGEST_DESCRIPTION = 300
 """Characters of what a run says of the data that it made."""
-MOST_LOST = 2
-"""Workers that one action may cost: after so many it is the action, not the machine."""
 Known = tuple[RunRecord, tuple[Model | Dataset | None, ...], Trial]
 """A run, what its parents made, and the trial that these give."""
 
@@ -121,14 +115,6 @@ def build_history(
     return Histories(types, datasets, tasks, fraction).history(records)
 
 
-def fraction_of(record: RunRecord) -> float:
-    """Share of the data that an action was given; runs that do not say it had all of it."""
-    try:
-        return float(record.params.get("data_fraction", 1.0))
-    except ValueError:  # anyone may write a param
-        return 1.0
-
-
 def _same(these: Sequence[Any], those: Sequence[Any]) -> bool:
     return len(these) == len(those) and all(this is that for this, that in zip(these, those, strict=True))
 
@@ -202,27 +188,6 @@ def _trial(record: RunRecord, action: Action | None, tasks: Sequence[Task]) -> T
     )
 
 
-def scores_on(record: RunRecord, tasks: Sequence[Task], prefix: str) -> dict[str, Score]:
-    """The run's scores on those of `tasks` that are still the same items and settings as when it was scored."""
-    metrics, current, found = record.metrics, _json(record.tags.get(schema.TASKS), {}), {}
-    for task in (task for task in tasks if current.get(task.name) == task.fingerprint):
-        key = prefix + task.name
-        if key in metrics:
-            found[task.name] = Score(metrics[key], metrics.get(key + schema.STDERR_SUFFIX, 0.0))
-    return found
-
-
-def stored_gain(record: RunRecord, prefix: str) -> Gain | None:
-    """The gain on the run, on the search split, or with `schema.TEST_PREFIX` on the test split; None without one."""
-    key = prefix + schema.GAIN
-    value, error = record.metrics.get(key), record.metrics.get(key + schema.STDERR_SUFFIX)
-    if value is None or error is None or not math.isfinite(value + error):
-        return None
-    told = _json(record.tags.get(schema.PAIRING), {})
-    said = told.get("test" if prefix else "search") if isinstance(told, dict) else None
-    return Gain(value, error, next((pairing for pairing in get_args(Pairing) if pairing == said), "unpaired"))
-
-
 def _model(record: RunRecord) -> Model:
     tags = record.tags
     fingerprint = tags.get(schema.MODEL_FINGERPRINT) or tags.get(schema.FINGERPRINT, "")
@@ -237,13 +202,13 @@ def _model(record: RunRecord) -> Model:
         sha256=tags.get(schema.WEIGHTS_SHA256, ""),
         bytes=int(tags.get(schema.WEIGHTS_BYTES, 0)),
         frame=tags.get(schema.MODEL_FRAME, ""),
-        origin=Origin.of(origin) if (origin := _json(tags.get(schema.ORIGIN), None)) else None,
+        origin=Origin.of(origin) if (origin := parse_json(tags.get(schema.ORIGIN), None)) else None,
     )
 
 
 def _made(record: RunRecord, action: Action) -> Dataset | None:
     """The rows that the run's action made; None where there are none, or its tag makes no sense."""
-    told = _json(record.tags.get(schema.DATASET), None)
+    told = parse_json(record.tags.get(schema.DATASET), None)
     if not isinstance(told, dict) or told.get("kind") not in COLUMNS:
         return None
     fingerprint, home = str(told.get("fingerprint", "")), str(told.get("run_id") or record.run_id)
@@ -272,7 +237,7 @@ def _action(
     datasets: Mapping[str, Dataset],
 ) -> Action:
     name = record.tags.get(schema.ACTION, "")
-    slots = {slot: tuple(names) for slot, names in _json(record.tags.get(schema.SLOTS), {}).items()}
+    slots = {slot: tuple(names) for slot, names in parse_json(record.tags.get(schema.SLOTS), {}).items()}
     used = [n for names in slots.values() for n in names if not n.startswith("model-")]
     grid = types[name].grid if name in types else {}
     plain = {"action", "seed", "data_fraction", PROCESSES, *slots}
@@ -304,12 +269,5 @@ def _value(text: str, allowed: Sequence[Scalar]) -> Scalar:
     for value in allowed:
         if str(value) == text:
             return value
-    parsed = _json(text, text)
+    parsed = parse_json(text, text)
     return parsed if isinstance(parsed, int | float) else text
-
-
-def _json(text: str | None, default: Any) -> Any:
-    try:
-        return json.loads(text) if text else default
-    except ValueError:
-        return default

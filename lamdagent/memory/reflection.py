@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace
 from lamdagent.errors import LLMUnavailable
-from lamdagent.selection import prompting
-from lamdagent.selection.calls import LLM
-from lamdagent.selection.cleaning import as_data, one_line
-from lamdagent.selection.prompting import LLMSettings
-from lamdagent.trial import History, Trial
+from lamdagent.llm import templates
+from lamdagent.llm.templates import LLMSettings
+from lamdagent.llm.types import LLM
+from lamdagent.memory.trial import History, Trial
+from lamdagent.text import as_data, one_line
 
 BEST, RECENT, FAILED = 10, 10, 5
 """How many trials of each sort are told; the notes so far stand for the rest."""
@@ -37,7 +37,7 @@ def reflection_messages(history: History, old: str, space: ActionSpace, settings
         "failed": _lines(history.failed[-FAILED:]) + "\n" + _untried(history, space),
     }
     data = {key: as_data(text.strip(), settings.memory_chars // 4) for key, text in parts.items()}
-    return prompting.chat("reflection", goal=prompting.goal_part(settings), **data)
+    return templates.chat("reflection", goal=templates.goal_part(settings), **data)
 
 
 def _lines(trials: Sequence[Trial]) -> str:

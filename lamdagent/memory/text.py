@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lamdagent.actions.action import Action
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace
 from lamdagent.evaluation.task import Task
-from lamdagent.memory.history import RETRYABLE
-from lamdagent.pipeline import chain, figure, summary
-from lamdagent.selection.cleaning import one_line
-from lamdagent.trial import History, Trial
+from lamdagent.memory.lineage import chain, figure, summary
+from lamdagent.memory.trial import RETRYABLE, History, Trial
+from lamdagent.text import one_line
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text; good enough for a budget."""

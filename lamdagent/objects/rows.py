@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamdagent.errors import UserError
+from lamdagent.files import cache_folder
 from lamdagent.objects.dataset import COLUMNS, Dataset, is_made
-from lamdagent.objects.offline import cache_folder
 
 if TYPE_CHECKING:  # it brings OmegaConf, and every worker imports this module
     from lamdagent.config import DatasetConfig

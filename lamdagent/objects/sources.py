@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from lamdagent.errors import UserError
 from lamdagent.objects.adapters import TOKENIZERS, adapter_faults, is_adapter, own_base
-from lamdagent.objects.offline import wheel_files
+from lamdagent.objects.wheels import wheel_files
 
 Spec = Mapping[str, Any]
 """Keys `source`, and optionally `file`, `revision`, `license`; of an adapter also `base`, the Spec of its base."""

@@ -1,1 +1,1 @@
-"""WHAT COMES OUT: a trial's model as plain TRL, peft and mergekit commands that make it again without this package."""
+"""Deleted weights made again from the store alone, and put back once proven equal."""

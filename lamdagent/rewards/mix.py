@@ -12,11 +12,9 @@ dataset, besides TRL's own: prompts, completions, completion_ids, trainer_state,
 import importlib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from lamdagent.actions.limits import Grid
 
 OF_TRL = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 """What TRL gives every reward function besides the dataset's columns."""
@@ -87,7 +85,7 @@ def columns_of(text: str) -> tuple[str, ...]:
 class Reward:
     """The limit of a hyperparameter that holds such a text."""
 
-    def fault(self, value: Any, grid: Grid) -> str:
+    def fault(self, value: Any, grid: Mapping[str, Sequence[Any]]) -> str:
         """See `limits.Limit`."""
         try:
             columns_of(value)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from lamdagent.actions.action import Action, ActionType
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.selection.policy import Decision, Turn

@@ -5,11 +5,10 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 
 from lamdagent.actions.action import Action, ActionType
-from lamdagent.enumeration import ActionSpace
-from lamdagent.memory.history import RETRYABLE
+from lamdagent.enumeration.space import ActionSpace
+from lamdagent.memory.trial import RETRYABLE, History, Trial
 from lamdagent.objects.model import Model
 from lamdagent.selection.policy import Turn
-from lamdagent.trial import History, Trial
 
 MOST = 500
 """Up to so many actions of a type, all are candidates."""

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 
 from lamdagent.actions.action import Action, Scalar
+from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.model import Model
-from lamdagent.trial import History, Trial
 
 Features = dict[str, float]
 PAST = 0.5

@@ -8,14 +8,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from lamdagent.errors import IllegalAction, LLMUnavailable
-from lamdagent.selection import forms, prompting, replies
-from lamdagent.selection.calls import LLM
-from lamdagent.selection.cleaning import one_line
-from lamdagent.selection.conversation import Question, Talk
+from lamdagent.llm.conversation import Question, Talk
+from lamdagent.llm.templates import LLMSettings
+from lamdagent.llm.types import LLM
+from lamdagent.selection import parsing, prompts, schemas
 from lamdagent.selection.llm import LLMPolicy, fall_back, reason_of
 from lamdagent.selection.policy import Decision, Turn
-from lamdagent.selection.prompting import LLMSettings
 from lamdagent.selection.surrogate import Prediction, SurrogatePolicy, predict
+from lamdagent.text import one_line
 
 SHORTLIST = 5
 """Most actions on the shortlist."""
@@ -52,21 +52,21 @@ class HybridPolicy:
 
     def _pick(self, turn: Turn, listed: Sequence[Prediction], talk: Talk) -> tuple[int, str]:
         def read(text: str) -> tuple[int, str]:
-            fields = replies.fields_of(text)
+            fields = parsing.fields_of(text)
             value = next((fields[key] for key in ("choice", "number", "action") if fields.get(key) is not None), None)
-            value = replies.only_number(text) if value is None and not fields else value
+            value = parsing.only_number(text) if value is None and not fields else value
             if value is None:
                 raise IllegalAction('the answer is no JSON object with the key "choice"')
-            return (0 if str(value).strip() == "0" else 1 + replies.choose(names, value)), reason_of(fields)
+            return (0 if str(value).strip() == "0" else 1 + parsing.choose(names, value)), reason_of(fields)
 
         names = [p.action.describe() for p in listed]
         lines = [f"{i}. {one_line(p.describe(), 400)}" for i, p in enumerate(listed, 1)]
-        messages, _ = prompting.fitted(
-            lambda s: prompting.shortlist_messages(turn, lines, s), self.settings, self.client.count
+        messages, _ = prompts.fitted(
+            lambda s: prompts.shortlist_messages(turn, lines, s), self.settings, self.client.count
         )
         offered = f"The numbers are 1 to {len(listed)}, or 0 for none of these."
         return talk.ask(
-            Question("shortlist", messages, forms.choice_schema(len(listed)), offered, forms.CHOICE_FORM), read
+            Question("shortlist", messages, schemas.choice_schema(len(listed)), offered, schemas.CHOICE_FORM), read
         )
 
     def _overrule(self, turn: Turn, listed: Sequence[Prediction], talk: Talk, reason: str) -> Decision:

@@ -6,12 +6,12 @@ from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar, Slot
 from lamdagent.errors import IllegalAction, LLMUnavailable
-from lamdagent.selection import forms, prompting, replies
-from lamdagent.selection.calls import LLM
-from lamdagent.selection.cleaning import one_line
-from lamdagent.selection.conversation import Question, Talk
+from lamdagent.llm.conversation import Question, Talk
+from lamdagent.llm.templates import LLMSettings
+from lamdagent.llm.types import LLM
+from lamdagent.selection import parsing, prompts, schemas
 from lamdagent.selection.policy import Decision, Policy, Turn
-from lamdagent.selection.prompting import LLMSettings
+from lamdagent.text import one_line
 
 
 class LLMPolicy:
@@ -51,38 +51,38 @@ class LLMPolicy:
         talk.offered += [f"type: {name}" for name in names]
 
         def read(text: str) -> tuple[ActionType, str]:
-            fields = replies.fields_of(text)
+            fields = parsing.fields_of(text)
             value = _first(fields, "type", "action_type", "action", "number", "choice")
             if value is None:
-                value = replies.only_number(text) if not fields else None
+                value = parsing.only_number(text) if not fields else None
             if value is None:
                 raise IllegalAction('the answer is no JSON object with the key "type"')
-            return types[replies.choose(names, value)], reason_of(fields)
+            return types[parsing.choose(names, value)], reason_of(fields)
 
-        messages, _ = prompting.fitted(lambda s: prompting.type_messages(turn, s), self.settings, self.client.count)
+        messages, _ = prompts.fitted(lambda s: prompts.type_messages(turn, s), self.settings, self.client.count)
         offered = "The types are: " + ", ".join(f"{i}. {one_line(name)}" for i, name in enumerate(names, 1))
-        return talk.ask(Question("type", messages, forms.type_schema(len(names)), offered, forms.TYPE_FORM), read)
+        return talk.ask(Question("type", messages, schemas.type_schema(len(names)), offered, schemas.TYPE_FORM), read)
 
     def _objects(self, turn: Turn, action_type: ActionType, talk: Talk) -> tuple[Action, str]:
         options = turn.space.options(action_type)
-        messages, settings = prompting.fitted(
-            lambda s: prompting.object_messages(turn, action_type, s), self.settings, self.client.count
+        messages, settings = prompts.fitted(
+            lambda s: prompts.object_messages(turn, action_type, s), self.settings, self.client.count
         )
         lists = {s.name: _numbered(options[s.name], turn, settings) for s in action_type.slots}
         counts = {name: min(len(things), settings.max_options) for name, things in lists.items()}
         talk.offered += [f"{slot}: {thing.name}" for slot, things in lists.items() for thing in things[: counts[slot]]]
 
         def read(text: str) -> tuple[Action, str]:
-            fields = replies.fields_of(text)
+            fields = parsing.fields_of(text)
             if not fields:
                 raise IllegalAction("the answer holds no complete JSON object")
             objects = {s.name: _pick(s, lists[s.name], counts[s.name], fields) for s in action_type.slots}
-            values = {key: _value(key, allowed, fields) for key, allowed in forms.open_grid(action_type).items()}
+            values = {key: _value(key, allowed, fields) for key, allowed in schemas.open_grid(action_type).items()}
             return turn.space.make(action_type.name, objects, values), reason_of(fields)
 
-        schema = forms.object_schema(action_type, counts)
+        schema = schemas.object_schema(action_type, counts)
         offered = "The numbered lists and values above are all that there is to choose from."
-        return talk.ask(Question("objects", messages, schema, offered, forms.object_form(action_type)), read)
+        return talk.ask(Question("objects", messages, schema, offered, schemas.object_form(action_type)), read)
 
 
 def fall_back(decision: Decision | None, talk: Talk, fault: str) -> Decision | None:
@@ -100,7 +100,7 @@ def fall_back(decision: Decision | None, talk: Talk, fault: str) -> Decision | N
 
 def _numbered(options: Sequence[Any], turn: Turn, settings: LLMSettings) -> list[Any]:
     """All options: first those with a number, as the prompt lists them, then those that only have a name."""
-    listed = prompting.shown(options, turn.history, settings.max_options)
+    listed = prompts.shown(options, turn.history, settings.max_options)
     seen = {thing.fingerprint for thing in listed}
     return listed + [thing for thing in options if thing.fingerprint not in seen]
 
@@ -112,8 +112,8 @@ def _pick(slot: Slot, things: Sequence[Any], offered: int, fields: Mapping[str, 
         raise IllegalAction(f'the key "{slot.name}" is missing')
     try:
         if slot.maximum > 1:
-            return [things[i] for i in replies.choose_several(names, value, offered)]
-        return [things[replies.choose(names, value, offered)]]
+            return [things[i] for i in parsing.choose_several(names, value, offered)]
+        return [things[parsing.choose(names, value, offered)]]
     except IllegalAction as fault:
         raise IllegalAction(f"{slot.name}: {fault}") from None
 
@@ -122,7 +122,7 @@ def _value(key: str, allowed: Sequence[Scalar], fields: Mapping[str, Any]) -> Sc
     if key.lower() not in fields:
         raise IllegalAction(f'the key "{key}" is missing')
     try:
-        return replies.choose_value(allowed, fields[key.lower()])
+        return parsing.choose_value(allowed, fields[key.lower()])
     except IllegalAction as fault:
         raise IllegalAction(f"{key}: {fault}") from None
 

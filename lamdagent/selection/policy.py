@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lamdagent.actions.action import Action
-from lamdagent.enumeration import ActionSpace
-from lamdagent.trial import History
+from lamdagent.enumeration.space import ActionSpace
+from lamdagent.memory.trial import History
 
 
 @dataclass(frozen=True)

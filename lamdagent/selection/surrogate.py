@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType
+from lamdagent.memory.trial import Trial
 from lamdagent.selection.candidates import candidates, telling
 from lamdagent.selection.features import Features, Featurizer
 from lamdagent.selection.policy import Decision, Turn
-from lamdagent.trial import Trial
 
 LENGTH_SCALE = 2.0
 """In feature units: about the distance between two actions that differ in type and dataset."""

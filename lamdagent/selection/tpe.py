@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType
-from lamdagent.enumeration import ActionSpace
+from lamdagent.enumeration.space import ActionSpace
 from lamdagent.selection.candidates import candidates, telling
 from lamdagent.selection.features import Featurizer
 from lamdagent.selection.policy import Decision, Turn

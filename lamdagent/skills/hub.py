@@ -1,12 +1,12 @@
 """Rows of a hub data set, or of a local folder that holds the same columns; and who sees which held-out item."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lamdagent.errors import UserError
+from lamdagent.objects.hub import cache_only
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -43,19 +43,6 @@ def _no_hub(source: str) -> bool:
     except Exception:  # the hub has answered: load_dataset will say what it does not like
         return False
     return False
-
-
-@contextmanager
-def cache_only(needed: bool) -> Iterator[None]:
-    """Use what was fetched before: without a hub, `datasets` would try for half a minute a file first."""
-    from datasets import config
-
-    before = config.HF_HUB_OFFLINE
-    config.HF_HUB_OFFLINE = before or needed
-    try:
-        yield
-    finally:
-        config.HF_HUB_OFFLINE = before
 
 
 def words(question: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from lamdagent.evaluation.overlap import without
+from lamdagent.objects.ngram_overlap import without
 from lamdagent.skills.hub import Row, Rows, load, split_of
 
 EXAMPLES = 5

@@ -20,8 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from lamdagent.evaluation.overlap import without
-from lamdagent.objects.offline import wheel_files
+from lamdagent.objects.ngram_overlap import without
+from lamdagent.objects.wheels import wheel_files
 from lamdagent.tooluse.call import Call
 from lamdagent.tooluse.checker import judge
 from lamdagent.tooluse.prompt import ask, signature

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lamdagent.errors import UserError
 from lamdagent.tracking.indexes import tune
-from lamdagent.tracking.moved import ARTIFACTS
+from lamdagent.tracking.relocate import ARTIFACTS
 
 # No "View run at" lines between ours.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

@@ -8,7 +8,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStatus
 
-from lamdagent.tracking.met import Acquaintance
+from lamdagent.tracking.run_info import Acquaintance
 from lamdagent.tracking.schema import WEIGHTS
 
 

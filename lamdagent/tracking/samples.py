@@ -10,7 +10,7 @@ from mlflow.artifacts import download_artifacts
 
 from lamdagent.evaluation.gain import Items
 from lamdagent.evaluation.task import Split, Task
-from lamdagent.tracking.layout import local_root
+from lamdagent.tracking.artifact_layout import local_root
 from lamdagent.tracking.schema import SAMPLES_FOLDER
 
 FOLDERS = {"search": SAMPLES_FOLDER, "test": f"{SAMPLES_FOLDER}/test"}

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lamdagent.errors import UserError
-from lamdagent.tracking import claims, moved, schema, weights
-from lamdagent.tracking.change import PROVISIONAL, Change, Curve, New, after, applied, opened, provisional_id
+from lamdagent.tracking import relocate, schema, weights
+from lamdagent.tracking.artifact_layout import local_root
 from lamdagent.tracking.connect import find_experiment, hide_password, open_client, resolve_uri, sqlite_file
-from lamdagent.tracking.courier import Courier
-from lamdagent.tracking.layout import local_root
+from lamdagent.tracking.delivery.patch import PROVISIONAL, Change, Curve, New, after, applied, opened, provisional_id
+from lamdagent.tracking.delivery.queue import Courier
 from lamdagent.tracking.leaderboard import leaderboard_path
 from lamdagent.tracking.lineage import ModelEntry
-from lamdagent.tracking.orphans import Orphans
 from lamdagent.tracking.outage import be_brisk, is_outage
 from lamdagent.tracking.owner import this_process
-from lamdagent.tracking.records import OURS, RunCache, RunRecord, ask, record_of, telling
+from lamdagent.tracking.ownership import claims
+from lamdagent.tracking.ownership.orphans import Orphans
+from lamdagent.tracking.queries import OURS, ask, telling
+from lamdagent.tracking.run_cache import RunCache
+from lamdagent.tracking.runs import RunRecord, record_of
 
 MAX_PARAM = 6000
 """Characters that MLflow keeps of a param."""
@@ -397,7 +400,7 @@ class Store:
 
     def _follow(self) -> Path | None:
         location = self.client.get_experiment(self.experiment_id).artifact_location
-        return moved.follow(sqlite_file(self.uri), location)
+        return relocate.follow(sqlite_file(self.uri), location)
 
 
 def _ms() -> int:

@@ -11,8 +11,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from lamdagent.errors import UserError
-from lamdagent.objects.offline import cache_folder
-from lamdagent.tracking.layout import gathered, local_root, settle
+from lamdagent.files import cache_folder
+from lamdagent.tracking.artifact_layout import gathered, local_root, settle
 from lamdagent.tracking.schema import KIND, MODEL_FOLDER, PRUNED, WEIGHTS
 
 

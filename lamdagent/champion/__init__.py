@@ -1,0 +1,1 @@
+"""The end of a search: finalists, promotion, repeats, registration, the model card."""

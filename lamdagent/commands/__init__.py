@@ -1,0 +1,1 @@
+"""What `python -m lamdagent` can do, one file for each command."""

@@ -1,0 +1,1 @@
+"""Step 1: every legal action over the pool, lazily."""

@@ -1,0 +1,279 @@
+"""STEP 1: (action types, pool) -> legal actions, lazily, each with its canonical fingerprint (paper, section 3.1).
+
+Nothing here builds the whole space: a pool of 10,000 models has 10^8 pairs. Counting is arithmetic, iteration is lazy,
+sampling draws objects directly.
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from lamdagent.actions.action import Action, ActionType, Scalar, Slot
+from lamdagent.enumeration.fingerprint import Objects, canonical, check_values, fingerprint_of
+from lamdagent.errors import IllegalAction
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.model import Model
+
+SMALL = 512
+"""Up to so many actions of a type, sampling enumerates them; beyond, it draws and rejects."""
+TRAITS = ("vocabulary", "architecture", "frame", "base")
+"""What decides which models fit together."""
+
+
+def produced(action: Action, run_id: str) -> Model:
+    """The model that `action` makes in `run_id`."""
+    first = action.models[0]
+    bases = {m.base for m in action.models}
+    return Model(
+        fingerprint=action.fingerprint,
+        location=f"runs:/{run_id}/model",
+        run_id=run_id,
+        base=first.base if len(bases) == 1 else "",
+        depth=1 + max(m.depth for m in action.models),
+        architecture=first.architecture,
+        vocabulary=first.vocabulary,
+        frame=next((m.frame for m in action.models if m.frame), ""),
+    )
+
+
+class ActionSpace:
+    """All legal actions over the current pool that are neither tried nor pending."""
+
+    def __init__(
+        self,
+        types: Sequence[ActionType],
+        models: Sequence[Model],
+        datasets: Sequence[Dataset],
+        *,
+        tried: Collection[str] = (),
+        seed: int = 0,
+        data_fraction: float = 1.0,
+        max_depth: int | None = None,
+    ) -> None:
+        """`tried` holds fingerprints never to be offered; models of `max_depth` are no inputs any more."""
+        self.types = tuple(types)
+        self.models = tuple(m for m in models if max_depth is None or m.depth < max_depth)
+        self.datasets = tuple(datasets)
+        self.tried = frozenset(tried)
+        self.seed = seed
+        self.data_fraction = data_fraction
+        self._families_of: dict[str, list[dict[str, list[Any]]]] = {}
+        self._alike_of: dict[tuple[bool, bool, bool], list[list[Model]]] = {}
+        self._every_of: dict[str, list[Action]] = {}
+
+    def among(self, models: Sequence[Model]) -> "ActionSpace":
+        """The part of it with only these input models; initial ones should be among them, since they hold frames."""
+        return ActionSpace(
+            self.types, models, self.datasets, tried=self.tried, seed=self.seed, data_fraction=self.data_fraction
+        )
+
+    def available(self) -> list[ActionType]:
+        """Types with at least one legal untried action, in declared order."""
+        # More actions than were ever tried: one is left, and no need to look for it.
+        return [t for t in self.types if self._surely_left(t) or next(self.actions(t), None) is not None]
+
+    def _surely_left(self, action_type: ActionType) -> bool:
+        return self.size(action_type) > len(self.tried)
+
+    def size(self, action_type: ActionType) -> int:
+        """How many legal actions the type has; tried ones are not taken off."""
+        mirrored = {slot.mirror for slot in action_type.slots}
+        grid = math.prod(len(values) for key, values in action_type.grid.items() if key not in mirrored)
+        return grid * sum(self._choices(action_type, family) for family in self._families(action_type))
+
+    def options(self, action_type: ActionType) -> dict[str, list[Any]]:
+        """Slot name -> objects that fit it somewhere, in stable order."""
+        families = self._families(action_type)
+        return {slot.name: _unique(o for family in families for o in family[slot.name]) for slot in action_type.slots}
+
+    def actions(self, action_type: ActionType) -> Iterator[Action]:
+        """Every legal untried action of the type, lazily, in stable order."""
+        for family in self._families(action_type):
+            for objects in filter(action_type.holds_unlike, _placements(action_type.slots, family)):
+                for values in _grid(action_type, objects):
+                    action = self._build(action_type, objects, values)
+                    if action.fingerprint not in self.tried:
+                        yield action
+
+    def sample(self, action_type: ActionType, rng: random.Random) -> Action | None:
+        """A uniform draw among the untried actions of the type; None when there is none."""
+        if self.size(action_type) <= SMALL:
+            every = self._every(action_type)
+            return rng.choice(every) if every else None
+        families = self._families(action_type)
+        weights = [self._choices(action_type, family) for family in families]
+        for _ in range(1000):
+            family = rng.choices(families, weights)[0]
+            objects = {slot.name: _draw(slot, family[slot.name], rng) for slot in action_type.slots}
+            values = {key: rng.choice(allowed) for key, allowed in action_type.grid.items()}
+            if not action_type.holds_unlike(objects):
+                continue
+            action = self._build(action_type, objects, values)
+            if action.fingerprint not in self.tried:
+                return action
+        return next(self.actions(action_type), None)
+
+    def _every(self, action_type: ActionType) -> list[Action]:
+        """All untried actions of a small type, listed once: a turn draws hundreds of times."""
+        if action_type.name not in self._every_of:
+            self._every_of[action_type.name] = list(self.actions(action_type))
+        return self._every_of[action_type.name]
+
+    def make(self, type_name: str, objects: Objects, hyperparameters: Mapping[str, Scalar]) -> Action:
+        """The action of these objects.
+
+        Raises:
+            IllegalAction: with what is allowed, when an object does not fit, a value is not on the grid, or the action
+                has been tried or is pending.
+        """
+        action_type = next((t for t in self.types if t.name == type_name), None)
+        if action_type is None:
+            raise IllegalAction(
+                f"there is no action type {type_name!r}; allowed: {', '.join(t.name for t in self.types)}"
+            )
+        self._check_objects(action_type, objects)
+        values = check_values(action_type, hyperparameters)
+        action = self._build(action_type, objects, values)
+        if action.fingerprint in self.tried:
+            raise IllegalAction(f"{action.describe()} has been tried already or is running; choose another combination")
+        return action
+
+    def _build(self, action_type: ActionType, objects: Objects, values: Mapping[str, Scalar]) -> Action:
+        ordered, settled = canonical(action_type, objects, values)
+        slots = action_type.slots
+        return Action(
+            type=action_type.name,
+            models=tuple(o for s in slots if _holds_models(s) for o in ordered[s.name]),
+            datasets=tuple(o for s in slots if not _holds_models(s) for o in ordered[s.name]),
+            hyperparameters=settled,
+            fingerprint=fingerprint_of(action_type, ordered, settled, self.seed, self.data_fraction),
+            slots={name: tuple(o.name for o in chosen) for name, chosen in ordered.items()},
+            seed=self.seed,
+            data_fraction=self.data_fraction,
+            choices=action_type.choices,
+            processes=action_type.processes,
+        )
+
+    def _families(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
+        """Groups of objects within which models fit together: those of a merge (and their base), teacher and student.
+
+        Within a group every choice is legal but one model in two slots that must be unlike.
+        """
+        if action_type.name not in self._families_of:  # a sample of a large pool asks hundreds of times
+            self._families_of[action_type.name] = self._grouped(action_type)
+        return self._families_of[action_type.name]
+
+    def _grouped(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
+        merges = any(slot.kind == "models" for slot in action_type.slots)
+        rebased = merges and any(slot.kind == "model" for slot in action_type.slots)
+        paired = any(slot.unlike for slot in action_type.slots)
+        groups = self._alike(merges, rebased, paired)
+        families = [{s.name: self._fitting(s, models) for s in action_type.slots} for models in groups]
+        return [f for f in families if self._choices(action_type, f) > 0]
+
+    def _alike(self, merges: bool, rebased: bool, paired: bool) -> list[list[Model]]:
+        """Models that fit together; most types ask for one of three ways, and a pool may be large."""
+        wanted = [*(("vocabulary",) if paired or merges else ()), *(("architecture", "frame") if merges else ())]
+        wanted += ["base"] if rebased else []
+        if not wanted:
+            return [list(self.models)] if self.models else []
+        if (merges, rebased, paired) not in self._alike_of:
+            groups: dict[Any, list[Model]] = {}
+            key_of = itemgetter(*(TRAITS.index(trait) for trait in wanted))
+            for model, traits in zip(self.models, self._traits, strict=True):
+                groups.setdefault(key_of(traits), []).append(model)
+            self._alike_of[merges, rebased, paired] = list(groups.values())
+        return self._alike_of[merges, rebased, paired]
+
+    @cached_property
+    def _traits(self) -> list[tuple[Any, ...]]:
+        """`TRAITS` of each model."""
+        frames = {model.fingerprint: model.frame for model in self.models if model.initial}
+        return [(m.vocabulary, m.architecture, m.frame or frames.get(m.base, ""), m.base) for m in self.models]
+
+    def _fitting(self, slot: Slot, models: Sequence[Model]) -> list[Any]:
+        if not _holds_models(slot):
+            return [d for d in self.datasets if d.fits(slot.kind, slot.columns)]
+        if slot.role == "any":
+            return list(models)
+        return [m for m in models if m.initial == (slot.role == "initial")]
+
+    def _choices(self, action_type: ActionType, family: Mapping[str, Sequence[Any]]) -> int:
+        counts = {slot.name: _count(action_type, slot, len(family[slot.name])) for slot in action_type.slots}
+        total = math.prod(counts.values())
+        for slot in action_type.slots:
+            if slot.unlike:  # less those with one model in both places
+                both = len({*family[slot.name]} & {*family[slot.unlike]})
+                rest = math.prod(n for name, n in counts.items() if name not in (slot.name, slot.unlike))
+                total -= both * rest
+        return total
+
+    def _check_objects(self, action_type: ActionType, objects: Objects) -> None:
+        families = self._families(action_type)
+        for slot in action_type.slots:
+            chosen = list(objects.get(slot.name, ()))
+            if not slot.minimum <= len(chosen) <= slot.maximum or len(set(chosen)) != len(chosen):
+                wanted = f"{slot.minimum}" if slot.minimum == slot.maximum else f"{slot.minimum} to {slot.maximum}"
+                raise IllegalAction(
+                    f"{action_type.name}.{slot.name} takes {wanted} different objects, not {len(chosen)}"
+                )
+            for thing in chosen:
+                if not any(thing in family[slot.name] for family in families):
+                    raise IllegalAction(f"{action_type.name}.{slot.name} cannot take {thing.name}")
+        if not any(all(o in family[s] for s in family for o in objects[s]) for family in families):
+            raise IllegalAction(
+                f"these models do not fit together in {action_type.name}: architecture, tokenizer or base differ"
+            )
+        if not action_type.holds_unlike(objects):
+            pair = next(f"{slot.name} and {slot.unlike}" for slot in action_type.slots if slot.unlike)
+            raise IllegalAction(f"{action_type.name} takes different models as {pair}; choose another one for either")
+
+
+def _holds_models(slot: Slot) -> bool:
+    return slot.kind in ("model", "models")
+
+
+def _count(action_type: ActionType, slot: Slot, n: int) -> int:
+    shares = len(action_type.grid[slot.mirror]) if slot.mirror else 1
+    return sum(_ways(slot)(n, k) * (shares if k == 2 else 1) for k in range(slot.minimum, slot.maximum + 1))
+
+
+def _ways(slot: Slot) -> Callable[[int, int], int]:
+    return math.perm if slot.ordered else math.comb
+
+
+def _placements(slots: Sequence[Slot], family: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Every way to fill the slots, without holding them (itertools.product would)."""
+    if not slots:
+        yield {}
+        return
+    for chosen in _picks(slots[0], family[slots[0].name]):
+        for rest in _placements(slots[1:], family):
+            yield {slots[0].name: chosen, **rest}
+
+
+def _picks(slot: Slot, things: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    ordered = sorted(things, key=attrgetter("fingerprint")) if slot.kind == "models" else things
+    for k in range(slot.minimum, slot.maximum + 1):
+        yield from itertools.permutations(ordered, k) if slot.ordered else itertools.combinations(ordered, k)
+
+
+def _draw(slot: Slot, things: Sequence[Any], rng: random.Random) -> list[Any]:
+    sizes = range(slot.minimum, slot.maximum + 1)
+    k = rng.choices(sizes, [_ways(slot)(len(things), size) for size in sizes])[0]
+    return rng.sample(things, k)
+
+
+def _grid(action_type: ActionType, objects: Objects) -> Iterator[dict[str, Scalar]]:
+    unused = {s.mirror for s in action_type.slots if s.mirror and len(objects[s.name]) != 2}
+    axes = {key: values[:1] if key in unused else values for key, values in action_type.grid.items()}
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def _unique(things: Iterator[Any]) -> list[Any]:
+    return list(dict.fromkeys(things))

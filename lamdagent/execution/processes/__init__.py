@@ -1,0 +1,1 @@
+"""One action in several processes."""

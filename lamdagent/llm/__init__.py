@@ -1,0 +1,1 @@
+"""Talking to a language model through litellm: prompts, calls, replies, costs."""

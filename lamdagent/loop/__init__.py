@@ -1,0 +1,1 @@
+"""The loop of the paper: enumerate, select, execute and evaluate, remember."""

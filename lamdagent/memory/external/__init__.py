@@ -1,0 +1,1 @@
+"""Others' runs of the tracking store, understood as trials."""

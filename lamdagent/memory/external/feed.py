@@ -1,0 +1,283 @@
+"""Runs of others: found, read and kept up to date; a bounded number of them, and never written to."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+
+from lamdagent.config import SourceConfig
+from lamdagent.errors import ConfigError, UserError
+from lamdagent.memory.external.parse import Ours, Reading, is_place, place, understand
+from lamdagent.memory.trial import Trial
+from lamdagent.text import one_line
+from lamdagent.tracking.artifact_layout import look
+from lamdagent.tracking.connect import open_client, resolve_uri, sqlite_file
+from lamdagent.tracking.runs import RunRecord, Weights, record_of
+from lamdagent.tracking.schema import MODEL_FOLDER, WEIGHTS
+
+PAGE = 500
+"""Runs that the first reading asks for at once."""
+NEWEST = 10
+"""Runs that a refresh asks for at once; it goes on as long as a page holds something new."""
+SAMPLE, SAMPLED = 200, 30
+"""Runs of an experiment, and experiments, that an overview reads."""
+LOOKS = 5
+"""So many times `models` runs are looked into for weights, the best first."""
+
+
+class Sources:
+    """Everything under `memory.sources`."""
+
+    def __init__(self, client: MlflowClient, given: Mapping[str, SourceConfig], own_experiment: str = "") -> None:
+        """Find the experiments and prove that the filters are good; `own_experiment` is an id that is no source.
+
+        Raises:
+            ConfigError: unknown experiments, this search's own one, and filters that MLflow refuses, all at once.
+        """
+        faults: list[str] = []
+        self._feeds = {name: _Feed(client, name, source, own_experiment, faults) for name, source in given.items()}
+        if faults:
+            raise ConfigError(faults)
+        self._readings: tuple[Any, dict[str, list[Reading]]] = (None, {})
+        self._changed = True
+
+    def refresh(self) -> list[str]:
+        """Read what is new; one line for each source that cannot be read now, which keeps what it had."""
+        warnings = []
+        for name, feed in self._feeds.items():
+            try:
+                self._changed |= feed.refresh()
+            except (MlflowException, OSError) as error:
+                warnings.append(f"memory.sources.{name} cannot be read now: {one_line(error, 200)}")
+        return warnings
+
+    def readings(self, ours: Ours) -> dict[str, list[Reading]]:
+        """What became of every run known by the last refresh, by source; done anew only when something changed."""
+        key = (tuple(ours.models.items()), tuple(ours.base_scores.items()))
+        if self._changed or key != self._readings[0]:
+            self._readings = (key, {name: feed.readings(ours) for name, feed in self._feeds.items()})
+            self._changed = False
+        return self._readings[1]
+
+    def trials(self, ours: Ours) -> tuple[Trial, ...]:
+        """All foreign trials, oldest first."""
+        found = [r.trial for readings in self.readings(ours).values() for r in readings if r.trial]
+        return tuple(sorted(found, key=lambda t: (t.started, t.run_id)))
+
+
+def find_experiments(client: MlflowClient, wanted: Sequence[Any], path: str) -> list[str]:
+    """Ids of active experiments, by name or id.
+
+    Raises:
+        UserError: with the close names for one that is not there.
+    """
+    found = []
+    for given in map(str, wanted):
+        experiment = client.get_experiment_by_name(given) or _by_id(client, given)
+        if experiment is None or experiment.lifecycle_stage != "active":
+            known = [e.name for e in client.search_experiments(max_results=1000)]
+            near = difflib.get_close_matches(given, known, 3) or known[:10]
+            hint = f"did you mean one of {', '.join(near)}" if near else "the store has none"
+            raise UserError(f"{path}: there is no experiment {given!r} in the store; {hint}")
+        found.append(str(experiment.experiment_id))
+    return found
+
+
+def _by_id(client: MlflowClient, given: str) -> Any:
+    try:
+        return client.get_experiment(given) if given.isdigit() else None
+    except MlflowException:
+        return None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The newest runs of an experiment."""
+
+    experiment_id: str
+    name: str
+    records: tuple[RunRecord, ...]
+    more: bool
+    """Whether there are older ones."""
+    logged: bool
+    """Whether it holds logged models."""
+
+
+def open_to_read(uri: str | None) -> MlflowClient:
+    """A client of a store that exists; unlike `open_client` it makes none.
+
+    Raises:
+        UserError: there is no store.
+    """
+    resolved = resolve_uri(uri)
+    if resolved.startswith("sqlite") and not sqlite_file(resolved).is_file():
+        raise UserError(f"tracking.uri: there is no store at {resolved}; name another one with tracking.uri=...")
+    return open_client(resolved)
+
+
+def sample(client: MlflowClient) -> list[Sample]:
+    """The newest runs of the active experiments, the latest used first."""
+    samples = []
+    for experiment in client.search_experiments(order_by=["last_update_time DESC"], max_results=SAMPLED):
+        page = client.search_runs([experiment.experiment_id], "", 1, SAMPLE, ["attributes.start_time DESC"])
+        logged = client.search_logged_models([experiment.experiment_id], max_results=1)
+        records = tuple(record_of(run) for run in page)
+        samples.append(Sample(experiment.experiment_id, experiment.name, records, bool(page.token), bool(logged)))
+    return samples
+
+
+class _Feed:
+    """The runs and logged models of one source, and what was found of their weights."""
+
+    def __init__(
+        self, client: MlflowClient, name: str, source: SourceConfig, own_experiment: str, faults: list[str]
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._source = source
+        self._records: dict[str, RunRecord] = {}
+        self._logged: dict[str, tuple[int, str]] = {}
+        self._weights: dict[str, Weights] = {}
+        self._complete = False
+        path = f"memory.sources.{name}"
+        try:
+            self._experiments = find_experiments(client, source.experiments, f"{path}.experiments")
+        except UserError as error:
+            faults.append(str(error))
+            return
+        if own_experiment in self._experiments:
+            faults.append(f"{path}.experiments: this search's own experiment is read anyway; name others")
+        try:
+            client.search_runs(self._experiments, source.filter, 1, 1)
+        except MlflowException as error:
+            faults.append(f"{path}.filter: MLflow refuses {source.filter!r}: {one_line(error, 200)}")
+
+    def refresh(self) -> bool:
+        """Whether anything is new. The first time up to `runs` are read, then the newest until all are known."""
+        if not self._complete:
+            self._keep_logged(self._pages_of_models(PAGE))
+            self._keep(self._pages("start_time", min(PAGE, self._source.runs)))
+            self._complete = True
+            return True
+        logged = self._keep_logged(self._pages_of_models(NEWEST))
+        started, ended = (self._keep(self._pages(attribute, NEWEST)) for attribute in ("start_time", "end_time"))
+        return logged or started or ended
+
+    def readings(self, ours: Ours) -> list[Reading]:
+        newest = sorted(self._records.values(), key=lambda r: (-r.start_ms, r.run_id))[: self._source.runs]
+        first = understand(self._name, self._source, newest, ours, {})
+        self._look(newest, first)
+        return understand(self._name, self._source, newest, ours, self._weights)
+
+    # Runs --------------------------------------------------------------------------------------------------------
+
+    def _pages(self, attribute: str, size: int) -> Iterator[list[RunRecord]]:
+        token, order = None, [f"attributes.{attribute} DESC"]
+        while True:
+            page = self._client.search_runs(self._experiments, self._source.filter, 1, size, order, token)
+            yield [record_of(run) for run in page]
+            token = page.token
+            if not token:
+                return
+
+    def _keep(self, pages: Iterator[list[RunRecord]]) -> bool:
+        """Store runs, page by page, until one holds nothing new or there are enough."""
+        before, read = dict(self._records), 0
+        for page in pages:
+            fresh = [r for r in page if _differs(self._records.get(r.run_id), r)]
+            self._records.update((r.run_id, r) for r in fresh)
+            for record in fresh:
+                self._weights.pop(record.run_id, None)
+            read += len(page)
+            if not fresh or read >= self._source.runs:
+                break
+        return before != self._records
+
+    # Weights -----------------------------------------------------------------------------------------------------
+
+    def _pages_of_models(self, size: int) -> Iterator[list[Any]]:
+        token, order = None, [{"field_name": "creation_timestamp", "ascending": False}]
+        while True:
+            page = self._client.search_logged_models(
+                self._experiments, max_results=size, order_by=order, page_token=token
+            )
+            yield list(page)
+            token = page.token
+            if not token:
+                return
+
+    def _keep_logged(self, pages: Iterator[list[Any]]) -> bool:
+        """Store the newest finished model of each run; whether there was a new one."""
+        before, read = dict(self._logged), 0
+        for page in pages:
+            for model in page:
+                made = (model.creation_timestamp, str(model.model_id))
+                if model.status == LoggedModelStatus.READY and made > self._logged.get(model.source_run_id, (0, "")):
+                    self._logged[model.source_run_id] = made
+                    self._weights.pop(model.source_run_id, None)
+            read += len(page)
+            if read >= self._source.runs or before == self._logged:
+                break
+        return before != self._logged
+
+    def _look(self, newest: Sequence[RunRecord], readings: Sequence[Reading]) -> None:
+        """Look for weights: first where the scores are best, then where they are newest."""
+        scores = {r.run_id: r.trial.score.value for r in readings if r.trial and r.trial.score}
+        ended = [r for r in newest if r.status == "FINISHED"]
+        ranked = sorted(ended, key=lambda r: -scores.get(r.run_id, -1.0))
+        for record in ranked[: LOOKS * self._source.models]:
+            if len([w for w in self._weights.values() if w.location]) >= self._source.models:
+                return
+            if record.run_id not in self._weights:
+                self._weights[record.run_id] = self._weights_of(record)
+
+    def _weights_of(self, record: RunRecord) -> Weights:
+        """The first usable weights, or the first adapter, or why there are none."""
+        problems: list[Weights] = []
+        for uri in self._places(record):
+            found = look(self._client, uri)
+            if found.location or found.adapter:
+                return found
+            problems.append(found)
+        if folder := self._overwritten(record):
+            problems.append(Weights(problem=f"a later run has written into its folder {folder}"))
+        return problems[0] if problems else Weights()
+
+    def _places(self, record: RunRecord) -> Iterator[str]:
+        if self._source.mapping == "lamdagent":
+            yield record.tags.get(WEIGHTS) or f"runs:/{record.run_id}/{MODEL_FOLDER}"
+        for path in self._source.weights:
+            if path == "logged_model" and record.run_id in self._logged:
+                yield f"models:/{self._logged[record.run_id][1]}"
+            elif path.startswith("artifacts/"):
+                yield f"runs:/{record.run_id}/{path.removeprefix('artifacts/').strip('/')}"
+            elif is_place(path) and not self._overwritten(record) and (folder := _folder(place(record, path))):
+                yield folder
+
+    def _overwritten(self, record: RunRecord) -> str:
+        """The folder that `record` names and that a later run names, too; empty when there is none."""
+        for path in filter(is_place, self._source.weights):
+            said = place(record, path)
+            others = (r for r in self._records.values() if r.start_ms > record.start_ms)
+            if said and any(place(r, path) == said for r in others):
+                return one_line(said, 80)
+        return ""
+
+
+def _folder(said: str) -> str:
+    """The folder here that a run names, as an absolute path; empty when there is none."""
+    from pathlib import Path
+
+    try:
+        path = Path(said).expanduser()
+        return str(path.absolute()) if said and path.is_dir() else ""
+    except (OSError, RuntimeError, ValueError):  # strangers' text: too long, a home that nobody has, a null byte
+        return ""
+
+
+def _differs(known: RunRecord | None, record: RunRecord) -> bool:
+    return known is None or (known.status, known.end_ms) != (record.status, record.end_ms)

@@ -1,0 +1,1 @@
+"""From a typed configuration to a checked plan."""

@@ -1,0 +1,142 @@
+"""From the settings of an action to its type, checked against its function."""
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from lamdagent.actions.action import ActionType, Scalar, Slot
+from lamdagent.actions.limits import limits_of, plain_type
+from lamdagent.config import ActionConfig, SlotConfig
+from lamdagent.errors import UserError
+from lamdagent.guards import accelerate_config
+from lamdagent.objects.dataset import COLUMNS
+from lamdagent.planning.ranges import choice_faults
+
+SLOT_KINDS = ("model", "models", *COLUMNS)
+
+
+ROLES = ("any", "initial", "produced")
+
+
+def build_action_type(name: str, settings: ActionConfig) -> ActionType:
+    """The action type that the settings at `actions.<name>` declare.
+
+    Raises:
+        UserError: the function cannot be loaded, or slots, hyperparameters or limits do not fit it.
+    """
+    parameters = _parameters(name, settings.function)
+    slots = tuple(_slot(name, slot, given) for slot, given in settings.slots.items())
+    if missing := [s.name for s in slots if s.name not in parameters]:
+        raise UserError(f"actions.{name}.slots.{missing[0]}: {settings.function} has no such parameter")
+    if not any(slot.kind in ("model", "models") for slot in slots):
+        raise UserError(f"actions.{name}.slots: no slot of kind model or models, so there is nothing to improve")
+    tunable = {key: p for key, p in parameters.items() if key not in settings.slots}
+    if unknown := [key for key in settings.hyperparameters if key not in tunable]:
+        allowed = ", ".join(tunable)
+        raise UserError(f"actions.{name}.hyperparameters.{unknown[0]}: unknown; {settings.function} takes {allowed}")
+    grid = {}
+    for key, parameter in tunable.items():
+        given = settings.hyperparameters.get(key, parameter.default)
+        if given is inspect.Parameter.empty:
+            raise UserError(f"actions.{name}.hyperparameters.{key}: not given, and {settings.function} has no default")
+        values = given if isinstance(given, list) else [given]
+        if not values:
+            raise UserError(f"actions.{name}.hyperparameters.{key}: an empty list leaves nothing to choose from")
+        wanted = plain_type(parameter.annotation)
+        grid[key] = tuple(_scalar(f"actions.{name}.hyperparameters.{key}", v, wanted) for v in values)
+    read = _limited(name, grid, tunable)
+    slots = tuple(dataclasses.replace(s, columns=read) if s.kind == "prompts" else s for s in slots)
+    _check_bonds(name, slots, grid)
+    if not settings.timeout_minutes > 0:
+        raise UserError(f"actions.{name}.timeout_minutes: got {settings.timeout_minutes}, wanted more than 0")
+    if settings.makes and settings.makes not in COLUMNS:
+        raise UserError(f"actions.{name}.makes: got {settings.makes!r}; allowed: {', '.join(COLUMNS)}, or nothing")
+    return ActionType(
+        name=name,
+        description=settings.description,
+        function=settings.function,
+        slots=slots,
+        grid=grid,
+        paper=settings.paper,
+        version=settings.version,
+        timeout_minutes=settings.timeout_minutes,
+        makes=settings.makes,
+        needs=tuple(settings.needs),
+        accelerate=accelerate_config.read(f"actions.{name}.accelerate", settings.accelerate),
+    )
+
+
+def _limited(
+    name: str, grid: Mapping[str, tuple[Scalar, ...]], parameters: Mapping[str, inspect.Parameter]
+) -> tuple[str, ...]:
+    """The columns that some value of the grid reads, once every value has been found within its limits."""
+    columns: set[str] = set()
+    for key, values in grid.items():
+        for limit in limits_of(parameters[key].annotation):
+            for value in values:
+                if fault := limit.fault(value, grid):
+                    raise UserError(f"actions.{name}.hyperparameters.{key}: {fault}")
+                columns |= limit.columns(value)
+    return tuple(sorted(columns))
+
+
+def _check_bonds(name: str, slots: tuple[Slot, ...], grid: Mapping[str, Any]) -> None:
+    """What a slot says of hyperparameters and other slots must be there."""
+    single = [slot.name for slot in slots if slot.kind == "model"]
+    for slot in slots:
+        path = f"actions.{name}.slots.{slot.name}"
+        if slot.mirror and slot.mirror not in grid:
+            raise UserError(f"{path}.mirror: {slot.mirror!r} is not a hyperparameter")
+        others = [other for other in single if other != slot.name]
+        if slot.unlike and (slot.name not in single or slot.unlike not in others):
+            allowed = ", ".join(others) or "none here"
+            raise UserError(f"{path}.unlike: got {slot.unlike!r}, wanted another slot of kind model: {allowed}")
+    if len(pairs := [slot.name for slot in slots if slot.unlike]) > 1:
+        raise UserError(f"actions.{name}.slots: {' and '.join(pairs)} have `unlike`; one slot of an action can")
+
+
+def _parameters(name: str, function: str) -> dict[str, inspect.Parameter]:
+    module, _, attribute = function.partition(":")
+    try:
+        target = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        wanted = f"actions.{name}.function: got {function!r}, wanted module:function on the Python path"
+        raise UserError(f"{wanted} ({error})") from None
+    every = inspect.signature(target).parameters
+    return {key: p for key, p in every.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
+    path = f"actions.{action}.slots.{name}"
+    for key, value, allowed in (("kind", settings.kind, SLOT_KINDS), ("role", settings.role, ROLES)):
+        if fault := next(choice_faults(f"{path}.{key}", value, allowed), None):
+            raise UserError(fault)
+    several = settings.kind == "models"
+    minimum = settings.minimum if settings.minimum is not None else (2 if several else 1)
+    maximum = settings.maximum if settings.maximum is not None else max(minimum, 2 if several else 1)
+    if not (2 if several else 1) <= minimum <= maximum or (not several and maximum > 1):
+        raise UserError(f"{path}: minimum {minimum} and maximum {maximum} make no sense for kind {settings.kind}")
+    if settings.ordered and (not several or settings.mirror):
+        raise UserError(f"{path}.ordered: only for kind models, and not with mirror, which swaps them")
+    return Slot(
+        name,
+        settings.kind,  # type: ignore[arg-type]
+        minimum,
+        maximum,
+        settings.role,  # type: ignore[arg-type]
+        settings.mirror,
+        settings.unlike,
+        ordered=settings.ordered,
+    )
+
+
+def _scalar(path: str, value: Any, annotation: Any) -> Scalar:
+    if annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if annotation in (int, bool, str) and type(value) is annotation:
+        return value  # type: ignore[no-any-return]
+    wanted = getattr(annotation, "__name__", str(annotation))
+    raise UserError(f"{path}: got {value!r} ({type(value).__name__}), wanted {wanted}")

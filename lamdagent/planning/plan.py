@@ -1,0 +1,136 @@
+"""From a typed configuration to the values of a search, checked against files and code before any compute."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from lamdagent.actions.action import ActionType
+from lamdagent.config import Config
+from lamdagent.enumeration.reachability import unreachable
+from lamdagent.errors import ConfigError, UserError
+from lamdagent.evaluation.task import Task
+from lamdagent.guards import accelerate_config
+from lamdagent.guards.preflight import Findings, preflight
+from lamdagent.memory.external.config_check import source_faults
+from lamdagent.objects.adapters import spec_of
+from lamdagent.objects.compatibility import Frame, known_frames
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.model import Model
+from lamdagent.objects.rows import load_dataset
+from lamdagent.objects.sources import check_source, kind_of, local_path
+from lamdagent.planning.actions import build_action_type
+from lamdagent.planning.ranges import range_faults
+from lamdagent.planning.tasks import build_task
+from lamdagent.scaling.replay_plan import Replay
+from lamdagent.selection.baselines import baseline_faults
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a plan says by names alone: no weights, no rows."""
+
+    config: Config
+    types: tuple[ActionType, ...]
+    datasets: tuple[Dataset, ...]
+    """With names and kinds, without rows."""
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a search needs, checked."""
+
+    config: Config
+    types: tuple[ActionType, ...]
+    datasets: tuple[Dataset, ...]
+    tasks: tuple[Task, ...]
+    findings: Findings = field(default_factory=Findings)
+    """What the guards say; no faults."""
+    replay: Replay | None = None
+    """What is made again, where nobody chooses."""
+
+    def at(self, fraction: float) -> "Plan":
+        """The same with another share of the data."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, data_fraction=fraction))
+
+    def unreachable(self, models: Sequence[Model], frames: Mapping[str, Frame]) -> list[str]:
+        """Faults for actions that can never run on these initial models (reach.py); others' models may join them."""
+        joined = bool(self.config.memory.sources)
+        return unreachable(self.types, models, self.datasets, self.config.search.max_depth, frames, joined)
+
+
+def make_plan(config: Config) -> Plan:
+    """Check `config` against the world and build the plan.
+
+    Raises:
+        ConfigError: with every fault at once: files, columns, functions, ranges, actions that can never run, and what
+            the guards refuse (preflight.py).
+    """
+    faults = list(range_faults(config))
+    types = accelerate_config.checked(_each(faults, config.actions, build_action_type), faults)
+    faults += accelerate_config.cluster_faults(types, config.execution)
+    faults += accelerate_config.need_faults(types, config.execution)
+    datasets = _each(faults, config.datasets, load_dataset)
+    tasks = _each(faults, config.tasks, partial(build_task, evaluation=config.evaluation))
+    faults += [] if faults else baseline_faults(config.agent.kind, types, datasets)
+    faults += source_faults(config)
+    specs = _each(faults, config.models, lambda name, _: (name, spec_of(name, config.models)))
+    faults += [f"models.{name}: {fault}" for name, spec in specs for fault in check_source(spec)]
+    plan = Plan(config, tuple(types), tuple(datasets), tuple(tasks))
+    if not faults:
+        faults += _out_of_reach(plan)
+    findings = preflight(config, types, datasets, tasks)
+    faults += findings.faults
+    if faults:
+        raise ConfigError(faults)
+    plan = dataclasses.replace(plan, findings=findings)
+    return plan.at(config.ladder.rungs[0]) if config.ladder.rungs else plan
+
+
+def make_outline(config: Config) -> Outline:
+    """For commands that run nothing: neither models nor the rows of datasets are looked at, and both may be missing.
+
+    Raises:
+        ConfigError: with every fault of actions, tasks and `memory.sources`.
+    """
+    faults: list[str] = []
+    types = _each(faults, config.actions, build_action_type)
+    tasks = _each(faults, config.tasks, partial(build_task, evaluation=config.evaluation))
+    faults += source_faults(config)
+    if faults:
+        raise ConfigError(faults)
+    data = [Dataset(n, d.kind, d.description, n, 1, "") for n, d in config.datasets.items()]  # type: ignore[arg-type]
+    return Outline(config, tuple(types), tuple(data), tuple(tasks))
+
+
+def stand_in(name: str, source: str) -> Model:
+    """An initial model before its weights are read: its name here is not yet its fingerprint."""
+    digest = hashlib.sha256(f"{name}:{source}".encode()).hexdigest()[:32]
+    return Model(digest, source, base=digest)
+
+
+def _out_of_reach(plan: Plan) -> list[str]:
+    """Of what can be told before a model is fetched: models fit as long as not all of their files are at hand."""
+    given = plan.config.models
+    specs = {name: dataclasses.asdict(settings) for name, settings in given.items()}
+    frames = known_frames({name: local_path(spec) for name, spec in specs.items() if kind_of(spec) == "folder"})
+    models = [stand_in(name, settings.source) for name, settings in given.items()]
+    if len(frames) == len(models):
+        digests = [frame.digest for frame in frames.values()]
+        models = [dataclasses.replace(model, frame=d) for model, d in zip(models, digests, strict=True)]
+    return plan.unreachable(models, frames)
+
+
+def _each(faults: list[str], entries: Mapping[str, Any], build: Callable[[str, Any], T]) -> list[T]:
+    built = []
+    for name, settings in entries.items():
+        try:
+            built.append(build(name, settings))
+        except UserError as error:
+            faults.append(str(error))
+    return built

@@ -1,0 +1,1 @@
+"""Pipelines made again at another scale: replay, the ladder, transfer."""

@@ -1,0 +1,141 @@
+"""The settings of the searches that made a pipeline, as one configuration with what its steps need and no more."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lamdagent.config import conf_folder
+from lamdagent.errors import UserError
+from lamdagent.memory.trial import Trial
+from lamdagent.objects.dataset import is_made
+from lamdagent.scaling.pipeline_records import Past
+from lamdagent.tracking import schema
+from lamdagent.tracking.runs import RunRecord
+
+Settings = dict[str, Any]
+"""A configuration, or a part of one, as plain values."""
+MAKERS = ("function", "slots")
+"""What of an action's settings decides what it does, besides version and hyperparameters."""
+WORDS = ("description", "license")
+"""What of a dataset's settings decides nothing."""
+
+
+def joined(past: Past) -> Settings:
+    """The settings of the first run's search, with the actions and datasets of all steps and no others.
+
+    Raises:
+        UserError: two searches mean something else by the same name, or a step's search does not know it.
+    """
+    actions = [record for record in past.records if record.kind == "action"]
+    settings = deepcopy(dict(past.settings[actions[0].search_run_id]))
+    found: dict[str, Settings] = {"actions": {}, "datasets": {}}
+    for record in actions:
+        for section, name in _named(record):
+            given = (past.settings[record.search_run_id].get(section) or {}).get(name)
+            if given is None:
+                raise UserError(f"The settings of the search of the run {record.run_id} have no {section}.{name}")
+            known = found[section].setdefault(name, deepcopy(given))
+            _agree(f"{section}.{name}", known, given)
+    for name, action in found["actions"].items():
+        action["version"] = _version(name, action)
+    return settings | found
+
+
+def put_bases(
+    settings: Settings, past: Past, last: Sequence[Trial], given: Mapping[Any, Any], base: str | None
+) -> dict[str, str]:
+    """Leave under `models` the initial models of the pipelines, just as they were, but `base` instead of the one.
+
+    Args:
+        settings: What is changed.
+        past: The pipelines.
+        last: Their last steps.
+        given: The models that the command line has put under `models`.
+        base: A name among them, or among those of `settings`, or a source; None: nothing takes a model's place.
+
+    Returns:
+        The fingerprint of the model that is replaced -> the other one's name.
+
+    Raises:
+        UserError: it cannot be told which one is to be replaced, or what they were.
+    """
+    known = {**settings["models"], **given}
+    then = dict(_initial(past, settings["models"]))
+    settings["models"] = {name: spec for name, spec in then.values()}
+    settings["models"] |= _below(settings["models"], known)
+    if base is None:
+        return {}
+    descended = {trial.model.base for trial in last if trial.model}
+    if len(descended) > 1 or not descended <= then.keys():
+        names = ", ".join(name for name, _ in then.values())
+        raise UserError(f"base: got {base!r}, but the pipelines do not all descend from one initial model: {names}")
+    (old,) = descended
+    name = base if base in known else "base"
+    del settings["models"][then[old][0]]
+    settings["models"][name] = known.get(base) or {"source": base}
+    return {old: name}
+
+
+def _named(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Section and key of everything in the settings that a step is of."""
+    yield "actions", record.tags.get(schema.ACTION, "")
+    for names in json.loads(record.tags.get(schema.SLOTS) or "{}").values():
+        yield from (("datasets", name) for name in names if not (name.startswith("model-") or is_made(name)))
+
+
+def _agree(path: str, known: Settings, given: Settings) -> None:
+    """Add the values of `given` to the grids of `known`.
+
+    Raises:
+        UserError: they are not the same thing.
+    """
+    action = path.startswith("actions.")
+    keys = MAKERS if action else [key for key in {**known, **given} if key not in WORDS]
+    if odd := [key for key in keys if known.get(key) != given.get(key)]:
+        raise UserError(f"{path}: the searches that made the steps of the pipeline have another {odd[0]} for it each")
+    for key, values in (given.get("hyperparameters") or {}).items() if action else ():
+        grid = _listed(known["hyperparameters"].get(key, []))
+        known["hyperparameters"][key] = grid + [value for value in _listed(values) if value not in grid]
+
+
+def _listed(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, list) else [values]
+
+
+def _version(name: str, action: Settings) -> str:
+    """Of the code that will run: of an action of this package the one that it has now, whatever it was then."""
+    file = conf_folder() / "action" / f"{name}.yaml"
+    shipped = OmegaConf.load(file) if file.is_file() else None
+    if isinstance(shipped, DictConfig) and shipped.get("function") == action.get("function"):
+        action = {"version": shipped.get("version")}
+    return str(action.get("version") or "1")
+
+
+def _below(models: Mapping[str, Settings], known: Mapping[str, Settings]) -> dict[str, Settings]:
+    """What adapters among `models` are applied to, down to whole models, where that is not among them."""
+    found: dict[str, Settings] = {}
+    names = [spec["base"] for spec in models.values() if spec.get("base")]
+    while names:
+        name = names.pop()
+        if name not in models and name not in found:
+            found[name] = known[name]
+            names += [base] if (base := known[name].get("base")) else []
+    return found
+
+
+def _initial(past: Past, models: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, Settings]]]:
+    """Fingerprint -> name and settings of every initial model, with the revision that was used."""
+    for record in past.records:
+        if record.kind != "base":
+            continue
+        origin = json.loads(record.tags.get(schema.ORIGIN) or "{}")
+        if not origin.get("source"):
+            raise UserError(f"The run {record.run_id} does not say where its initial model came from")
+        place = (origin["source"], origin.get("file"))
+        same = (name for name, one in models.items() if (one.get("source"), one.get("file")) == place)
+        name = next(same, f"base_{record.run_id[:8]}")
+        changes = {"license": origin.get("license") or "", "base": (models.get(name) or {}).get("base")}
+        yield record.tags.get(schema.MODEL_FINGERPRINT, ""), (name, {**origin, **changes})

@@ -1,0 +1,99 @@
+"""What a replay reads: runs with everything that they rest on, and the settings that their searches had."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from lamdagent.errors import UserError
+from lamdagent.memory.trial import POLICY
+from lamdagent.tracking import schema
+from lamdagent.tracking.queries import ask
+from lamdagent.tracking.runs import RunRecord, is_ours
+from lamdagent.tracking.store import MAX_TRIALS, Store
+from lamdagent.weights.restore import read_run, read_text
+
+SEARCHES = 100
+"""Newest searches of an experiment among which one is looked for."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """Pipelines as they are in the store."""
+
+    records: tuple[RunRecord, ...]
+    """The runs that were asked for, in that order, then those that they rest on."""
+    settings: Mapping[str, Mapping[str, Any]]
+    """Search run id -> the configuration that the search was started with."""
+
+
+def read_past(store: Store, run_ids: Sequence[str]) -> Past:
+    """The pipelines of the runs, of any experiment.
+
+    Raises:
+        UserError: a run is none of this package's, or made no model; or what it rests on, or its settings, are gone.
+    """
+    found: dict[str, RunRecord] = {}
+    waiting = list(run_ids)
+    while waiting:
+        run_id = waiting.pop(0)
+        if run_id not in found:
+            record = read_run(store, run_id)
+            if problem := _useless(record, asked=run_id in run_ids):
+                raise UserError(f"The run {run_id} cannot be replayed: it {problem}")
+            # As it was chosen: that memory ran out with it is no part of the pipeline.
+            tags = {key: value for key, value in record.tags.items() if key != schema.MICRO_BATCH}
+            found[run_id] = dataclasses.replace(record, tags=tags)
+            waiting += record.parents
+    searches = dict.fromkeys(record.search_run_id for record in found.values() if record.kind == "action")
+    return Past(tuple(found.values()), {run_id: settings_of(store, run_id) for run_id in searches})
+
+
+def last_search(store: Store) -> RunRecord:
+    """The newest search of the experiment that has finished and chose its actions itself.
+
+    Raises:
+        UserError: there is none.
+    """
+    where = f"tags.`{schema.KIND}` = 'search'"
+    found = ask(store.client, store.experiment_id, where, SEARCHES, "attributes.start_time DESC")
+    own = (r for r in found if is_ours(r) and r.status == "FINISHED" and not r.tags.get(schema.REPLAYS))
+    search = next(own, None)
+    if search is None:
+        raise UserError(f"The experiment {store.experiment!r} has no search that has finished; give one's run id")
+    return search
+
+
+def chosen_by(store: Store, search_run_id: str) -> list[RunRecord]:
+    """The finished actions that a search chose, oldest first: none that repeats another."""
+    found = store.trials_of(search_run_id)[:MAX_TRIALS]
+    own = [r for r in found if r.kind == "action" and r.status == "FINISHED" and not r.tags.get(schema.REPLAY_OF)]
+    return [record for record in reversed(own) if record.tags.get(schema.POLICY) != POLICY]
+
+
+def settings_of(store: Store, search_run_id: str) -> Mapping[str, Any]:
+    """The configuration of a search, as composed.
+
+    Raises:
+        UserError: the run has none.
+    """
+    found = yaml.safe_load(read_text(store, search_run_id, schema.CONFIG))
+    if not isinstance(found, dict):
+        raise UserError(f"The run {search_run_id} has no settings in its {schema.CONFIG}")
+    return found
+
+
+def _useless(record: RunRecord, asked: bool) -> str:
+    """Why there is nothing to replay of a run, or of one that something `asked` for rests on; empty if there is."""
+    if not is_ours(record) or not record.kind:
+        return "was not made by this package, so nobody can tell how to make it again"
+    if record.kind == "search":
+        champion = record.tags.get(schema.CHAMPION, "")
+        return "is a search; give one of its actions" + (f", such as its champion {champion}" if champion else "")
+    if record.kind == "base":
+        return "is an initial model, not a pipeline" if asked else ""
+    if record.status != "FINISHED":
+        return f"made no model: it is {record.status}"
+    return ""

@@ -1,0 +1,1 @@
+"""Writes that survive an outage of the store: patches, the outbox, their delivery."""

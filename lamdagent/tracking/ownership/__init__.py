@@ -1,0 +1,1 @@
+"""Who does what, when several searches share a store: owners, claims, orphans."""

@@ -1,0 +1,1 @@
+"""Which weights are kept, deleted, put back or made again."""

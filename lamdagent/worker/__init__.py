@@ -1,0 +1,1 @@
+"""What runs where the heavy libraries live: a model is made, scored, prepared, registered."""
