@@ -9,8 +9,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +20,7 @@ from lamdagent.evaluation.task import Task
 from lamdagent.execution.executor import Executor, Failed, Finished, Job
 from lamdagent.execution.inline import InlineExecutor
 from lamdagent.execution.local import LocalExecutor
-from lamdagent.files import cache_folder
+from lamdagent.files import cache_folder, write_atomic
 from lamdagent.progress import Report
 
 FIXED = {"functions.py", "letters.py", "pico_functions.py"}
@@ -102,7 +100,4 @@ def _recalled(task: Task, place: Path | None) -> list[Item] | None:
 def _keep(found: Sequence[Item], place: Path) -> None:
     rows = [(item.split, item.id, item.question) for item in found]
     with contextlib.suppress(OSError):  # it would only have saved time
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False, encoding="utf-8") as file:
-            json.dump({"items": rows}, file)
-        os.replace(file.name, place)
+        write_atomic(place, json.dumps({"items": rows}))

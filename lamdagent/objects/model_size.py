@@ -1,7 +1,6 @@
 """The size of a model before any of its weights is read: from config.json, or from the head of a GGUF file."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +62,7 @@ def _of_hub(source: str, revision: str | None) -> Shape | None:
 def of_folder(folder: Path) -> Shape | None:
     """Of a model in Hugging Face layout; its weights need not be there."""
     config = _json(folder / "config.json")
-    counted = sum(_parameters(path) for path in folder.glob("*.safetensors"))
-    return of_config(config, counted)
+    return of_config(config, _counted(folder))
 
 
 def of_config(config: Mapping[str, Any], counted: int = 0) -> Shape | None:
@@ -105,11 +103,15 @@ def of_gguf(path: Path) -> Shape | None:
     return Shape(parameters, 2, layers, hidden, wide, int(embedding.n_elements) // hidden)
 
 
-def _parameters(path: Path) -> int:
-    """From the head of a safetensors file (https://huggingface.co/docs/safetensors)."""
-    with path.open("rb") as file:
-        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(math.prod(tensor["shape"]) for name, tensor in head.items() if name != "__metadata__")
+def _counted(folder: Path) -> int:
+    """The number of parameters in the heads of the safetensors files; 0 where there are none."""
+    from huggingface_hub import get_local_safetensors_metadata
+    from huggingface_hub.errors import NotASafetensorsRepoError
+
+    try:
+        return sum(get_local_safetensors_metadata(folder).parameter_count.values())
+    except NotASafetensorsRepoError:
+        return 0
 
 
 def _json(path: Path) -> Mapping[str, Any]:

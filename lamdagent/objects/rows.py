@@ -2,17 +2,15 @@
 
 import csv
 import hashlib
-import importlib
 import inspect
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamdagent.errors import UserError
-from lamdagent.files import cache_folder
+from lamdagent.files import cache_folder, write_atomic
+from lamdagent.functions import load_function
 from lamdagent.objects.dataset import COLUMNS, Dataset, is_made
 
 if TYPE_CHECKING:  # it brings OmegaConf, and every worker imports this module
@@ -70,12 +68,7 @@ def load_dataset(name: str, settings: "DatasetConfig") -> Dataset:
 
 
 def _call(name: str, settings: "DatasetConfig") -> Sequence[Row]:
-    module, _, function = (settings.function or "").partition(":")
-    try:
-        target = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        wanted = f"datasets.{name}.function is {settings.function!r}, wanted module:function"
-        raise UserError(f"{wanted} on the Python path ({error})") from None
+    target = load_function(settings.function or "", f"datasets.{name}.function")
     try:
         inspect.signature(target).bind(**settings.arguments)
     except TypeError as error:
@@ -184,9 +177,6 @@ def kept(fingerprint: str) -> Path:
 def keep(text: str) -> Path:
     """The file, in the user's cache, that has exactly these rows; written once."""
     path = kept(fingerprint_of_rows(text))
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            file.write(text)
-        os.replace(file.name, path)
+        write_atomic(path, text)
     return path

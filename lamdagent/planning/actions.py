@@ -1,8 +1,6 @@
 """From the settings of an action to its type, checked against its function."""
 
 import dataclasses
-import importlib
-import importlib.util
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +9,7 @@ from lamdagent.actions.action import ActionType, Scalar, Slot
 from lamdagent.actions.limits import limits_of, plain_type
 from lamdagent.config import ActionConfig, SlotConfig
 from lamdagent.errors import UserError
+from lamdagent.functions import load_function
 from lamdagent.guards import accelerate_config
 from lamdagent.objects.dataset import COLUMNS
 from lamdagent.planning.ranges import choice_faults
@@ -99,13 +98,7 @@ def _check_bonds(name: str, slots: tuple[Slot, ...], grid: Mapping[str, Any]) ->
 
 
 def _parameters(name: str, function: str) -> dict[str, inspect.Parameter]:
-    module, _, attribute = function.partition(":")
-    try:
-        target = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        wanted = f"actions.{name}.function: got {function!r}, wanted module:function on the Python path"
-        raise UserError(f"{wanted} ({error})") from None
-    every = inspect.signature(target).parameters
+    every = inspect.signature(load_function(function, f"actions.{name}.function")).parameters
     return {key: p for key, p in every.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
