@@ -66,10 +66,10 @@ def test_help_and_cfg_import_nothing_heavy(tmp_path):
 
 BROKEN = {
     "unknown key": (["+budget.tirals=3"], "budget.tirals: unknown key. did you mean 'trials'"),
-    "wrong type": (["budget.trials=many"], "budget.trials: got 'many', wanted int"),
+    "wrong type": (["budget.trials=many"], "budget.trials: got 'many', wanted a whole number of at least 1, or null"),
     "missing file": (["+datasets.mine={kind: sft, source: nowhere.jsonl}"], "there is no file 'nowhere.jsonl'"),
     "missing column": (["+datasets.mine={kind: sft, source: odd.jsonl}"], "no column 'completion'"),
-    "negative weight": (["tasks.repeat.weight=-1"], "tasks.repeat.weight: got -1.0, wanted 0 or more"),
+    "negative weight": (["tasks.repeat.weight=-1"], "tasks.repeat.weight: got -1, wanted a number of at least 0"),
     "no legal action": (["~datasets.pico_pairs"], "its slot 'dataset' takes preference, but there is no such dataset"),
     "unreadable model": (["models.pico.source=broken"], "models.pico"),
     "wrong tracking URI": (["tracking.uri=postgresql://nobody@127.0.0.1:9/none"], "tracking.uri"),

@@ -380,10 +380,12 @@ class TestStrangers:
 
 class TestSuggestions:
     def test_plain_params(self) -> None:
-        config = Config()
-        config.actions = {"sft_full": ActionConfig(), "merge": ActionConfig()}
-        config.tasks = {"spelling": TaskConfig()}
-        config.models, config.datasets = {"tiny": ModelConfig()}, {"calls": DatasetConfig()}
+        config = Config(
+            models={"tiny": ModelConfig()},
+            datasets={"calls": DatasetConfig()},
+            actions={"sft_full": ActionConfig(), "merge": ActionConfig()},
+            tasks={"spelling": TaskConfig()},
+        )
         params = {"method": "sft", "base_model": "org/tiny", "lr": "0.1", "dataset": "calls-v2", "note": "x"}
         metrics = {"train_loss": 2.0, "spelling_acc": 61.0, "spelling_acc_stderr": 3.0}
         found = suggest("sweep", [run(1, params, metrics=metrics)], False, config)
@@ -415,7 +417,6 @@ class TestConfiguration:
     def test_all_that_makes_no_sense_at_once(self) -> None:
         given = {
             "mapping": "wandb",
-            "runs": 0,
             "action": "prune",
             "model": "base",
             "model_names": {"x": "nobody"},
@@ -425,7 +426,7 @@ class TestConfiguration:
         }
         config = read(OmegaConf.create({"memory": {"sources": {"theirs": given}}}))
         said = "\n".join(source_faults(config))
-        for words in ("got 'wandb'; allowed: trl", "experiments: none given", "runs = 0", "'prune' is none of ours"):
+        for words in ("got 'wandb'; allowed: trl", "experiments: none given", "'prune' is none of ours"):
             assert words in said
         for words in ("got 'base', wanted params.", "model_names.x: 'nobody'", "metric: not given", "low = 1"):
             assert words in said

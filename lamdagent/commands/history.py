@@ -22,7 +22,7 @@ from lamdagent.memory.external.suggestion import suggest
 from lamdagent.memory.history import build_history
 from lamdagent.memory.lineage import figure
 from lamdagent.memory.trial import Trial
-from lamdagent.planning.plan import Outline, make_outline, stand_in
+from lamdagent.planning.plan import Plan, make_outline, stand_in
 from lamdagent.text import one_line
 from lamdagent.tracking.queries import BASES, ask
 from lamdagent.tracking.schema import KIND
@@ -70,7 +70,7 @@ def start(node: DictConfig, as_json: bool = False) -> None:
         _say(console, _yaml(_suggestions(samples, config)))
 
 
-def _ours(outline: Outline, records: Sequence[Any]) -> Ours:
+def _ours(outline: Plan, records: Sequence[Any]) -> Ours:
     """What a search would know: stand-ins for the initial models, the base's score if one has been taken."""
     config = outline.config
     models = [stand_in(name, settings.source) for name, settings in config.models.items()]

@@ -44,7 +44,6 @@ from lamdagent.planning.plan import Plan
 from lamdagent.scaling.ladder import promoted
 from lamdagent.scaling.replay_plan import Replay
 from lamdagent.scaling.replay_policy import ReplayPolicy
-from lamdagent.selection.baselines import BASELINES
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.selection.registry import Agent
 from lamdagent.tracking.runs import RunRecord
@@ -363,8 +362,7 @@ class Search:
     def _nothing(self) -> str:
         """Why no action can start; empty after a moment when another search is at what is waited for."""
         if self.replaying is None:
-            baseline = self.plan.config.agent.kind in BASELINES
-            return "the baseline is complete" if baseline else "every legal action has been tried"
+            return self.agent.done
         if self.replaying.waiting and not self.flight:
             self.journal.sign_of_life()
             time.sleep(1.0)

@@ -14,6 +14,7 @@ from lamdagent.actions.action import Action, ActionType, Scalar
 from lamdagent.config import ForeignScoreConfig, ModelConfig, SourceConfig
 from lamdagent.errors import LamdagentError
 from lamdagent.evaluation.task import Score, Task, weighted_score
+from lamdagent.memory.external.user_mapping import translation
 from lamdagent.memory.history import build_history
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
@@ -152,10 +153,15 @@ class _Reader:
         self._types = {t.name: t for t in ours.types}
         self._datasets = {d.name: d for d in ours.datasets}
         self._made: dict[str, Model] = {}
+        self._translate = translation(source.mapping)
 
     def read(self, record: RunRecord) -> Reading:
         notes: list[str] = []
         name = one_line(record.name, 80)
+        told = self._translate(record)
+        if isinstance(told, str):
+            return Reading(record.run_id, name, skipped=told)
+        record = told
         try:
             trial = self._trial(record, notes)
         except _Unclear as fault:
