@@ -39,7 +39,8 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "note.txt"
     write_atomic(path, "ä")
     write_atomic(path, "second")
-    assert path.read_text(encoding="utf-8") == "second" and [file.name for file in path.parent.iterdir()] == ["note.txt"]
+    assert path.read_text(encoding="utf-8") == "second"
+    assert [file.name for file in path.parent.iterdir()] == ["note.txt"]
 
 
 def test_what_cannot_be_written_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:

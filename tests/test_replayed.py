@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from lamdagent.api.transferring import picked
 from lamdagent.champion.finalists import champion_of_more_data
-from lamdagent.commands.transfer import picked
 from lamdagent.config import BudgetConfig, Config, LadderConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.task import Score
