@@ -24,7 +24,7 @@ from lamdagent.config import (
 from lamdagent.enumeration.space import ActionSpace
 from lamdagent.errors import ConfigError
 from lamdagent.evaluation.task import Score, Task
-from lamdagent.loop.pool import action_space
+from lamdagent.loop.action_space import build_action_space
 from lamdagent.memory.external.config_check import source_faults
 from lamdagent.memory.external.feed import NEWEST, Sources
 from lamdagent.memory.external.parse import Ours, Reading, levelled, seeded, understand
@@ -284,7 +284,7 @@ def theirs(count: int = 6, **weights: Weights) -> tuple[Trial, ...]:
 
 def turn(history: History, number: int = 1, types: tuple[ActionType, ...] = (FULL, LINEAR)) -> Turn:
     plan = Plan(Config(), types, DATASETS, TASKS)
-    return Turn(history, action_space(plan, [BASE], history), number)
+    return Turn(history, build_action_space(plan, [BASE], history), number)
 
 
 class TestSeeding:

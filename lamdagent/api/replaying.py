@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lamdagent.loop.terminal import Terminal
     from lamdagent.planning.plan import Plan
     from lamdagent.scaling.replay_plan import Replay, Step
-    from lamdagent.scaling.replay_setup import Arrangement
+    from lamdagent.scaling.replay_setup import ReplaySetup
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Replayed:
 
     plan: "Plan"
     """What was, or would be, carried out."""
+    replay: "Replay"
+    """The old pipelines, and the scale at which they are made again."""
     pairs: tuple[Pair, ...] = ()
     """The pipelines that could be made; none with `dry_run`."""
     result: "Result | None" = None
@@ -42,26 +44,21 @@ class Replayed:
     @property
     def steps(self) -> tuple[Trial, ...]:
         """Every step that is repeated once, as it was, inputs before their uses."""
-        return tuple(self._replay.sources)
+        return tuple(self.replay.sources)
 
     @property
     def past(self) -> History:
         """The old pipelines with all that they rest on."""
-        return self._replay.history
+        return self.replay.history
 
     @property
     def changes(self) -> Mapping[str, object]:
         """Key -> value, of what is other than it was."""
-        scale, bases = self._replay.scale, ", ".join(self._replay.bases.values())
-        said = {"data_fraction": scale.fraction, "search.seed": scale.seed, "base": bases}
+        new, bases = self.replay.overrides, ", ".join(self.replay.bases.values())
+        said = {"data_fraction": new.fraction, "search.seed": new.seed, "base": bases}
         known: dict[str, object] = {key: value for key, value in said.items() if value not in (None, "")}
-        steps = scale.settings.items()
+        steps = new.settings.items()
         return known | {f"{name}.{key}": value for name, values in steps for key, value in values.items()}
-
-    @property
-    def _replay(self) -> "Replay":
-        assert self.plan.replay is not None
-        return self.plan.replay
 
 
 def replay(
@@ -93,40 +90,40 @@ def replay(
     """
     composed = compose(experiment, overrides, config_dir)
     view = terminal(progress)
-    return carried_out(arranged(composed, run_id), view, dry_run or read(composed.node).dry_run)[0]
+    return carried_out(replay_setup(composed, run_id), view, dry_run or read(composed.node).dry_run)[0]
 
 
-def arranged(composed: Composed, run_id: str) -> "Arrangement":
+def replay_setup(composed: Composed, run_id: str) -> "ReplaySetup":
     """The replay of one run, checked.
 
     Raises:
         UserError: there is nothing to replay, or something that it needs is not there.
     """
     quiet_libraries()
-    from lamdagent.scaling.pipeline_records import read_past
-    from lamdagent.scaling.replay_setup import arrange
+    from lamdagent.scaling.pipeline_records import read_pipelines
+    from lamdagent.scaling.replay_setup import make_replay_setup
     from lamdagent.weights.restore import open_store_of
 
     store = open_store_of(read(composed.node).tracking.uri, run_id)
-    return arrange(read_past(store, [run_id]), 1, composed.node, composed.overrides, store.experiment)
+    return make_replay_setup(read_pipelines(store, [run_id]), 1, composed.node, composed.overrides, store.experiment)
 
 
 def carried_out(
-    arrangement: "Arrangement", view: "Terminal", dry_run: bool, conclude: "Conclude | None" = None
+    setup: "ReplaySetup", view: "Terminal", dry_run: bool, conclude: "Conclude | None" = None
 ) -> "tuple[Replayed, Ended | None]":
     """The replay, done unless `dry_run`, and the search that did it.
 
     Raises:
         NotReplayed: no pipeline could be made.
     """
-    for warning in arrangement.warnings:
+    for warning in setup.warnings:
         view.say(warning, "yellow")
     if dry_run:
-        return Replayed(arrangement.plan), None
+        return Replayed(setup.plan, setup.replay), None
     from lamdagent.api.session import carry_out
 
-    ended = carry_out(arrangement.plan, arrangement.config_yaml, view, conclude)
-    return Replayed(arrangement.plan, pairs_of(ended.steps), ended.result), ended
+    ended = carry_out(setup.plan, setup.config_yaml, view, setup.replay, conclude)
+    return Replayed(setup.plan, setup.replay, pairs_of(ended.steps), ended.result), ended
 
 
 def pairs_of(steps: "tuple[Step, ...]") -> tuple[Pair, ...]:

@@ -9,7 +9,7 @@ from lamdagent.memory.trial import Trial
 from lamdagent.report import leaderboard
 
 if TYPE_CHECKING:
-    from lamdagent.champion.promotion import Standing
+    from lamdagent.champion.promotion import PromotionResult
 
 WIDTH = 110
 """Columns of the result as text."""
@@ -29,12 +29,12 @@ class Result:
     champion: Trial | None
     """The best finalist whose gain on the search split is beyond the noise, else the best base model; None where no
     pipeline of a replay could be tested."""
-    standings: "tuple[Standing, ...]"
-    """Of the finalists, best first: how far each has come, and why."""
+    promotions: "tuple[PromotionResult, ...]"
+    """The state of each finalist and the reason for it, best first."""
     history: Trials
     """Everything that the experiment holds now, other searches' trials included."""
-    registered: str
-    """Where the champion is registered, for people; empty when it is a base model."""
+    registered: str | None
+    """Messages for people on where the champion is registered; None when it is a base model."""
     reason: str
     """Why the search ended."""
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 from lamdagent.execution.registry import make_executor
 from lamdagent.libraries import quiet_libraries, uncollected
-from lamdagent.loop.shutdown import Interruption
+from lamdagent.loop.shutdown import GracefulShutdown
 from lamdagent.tracking.fluent import fluent_state_kept
 
 if TYPE_CHECKING:
     from lamdagent.api.result import Result
     from lamdagent.execution.executor import Executor
-    from lamdagent.loop.search import Result as SearchResult
-    from lamdagent.loop.search import Search
     from lamdagent.loop.terminal import Terminal
+    from lamdagent.loop.world import Result as SearchResult
+    from lamdagent.loop.world import World
     from lamdagent.planning.plan import Plan
-    from lamdagent.scaling.replay_plan import Step
+    from lamdagent.scaling.replay_plan import Replay, Step
     from lamdagent.tracking.store import Store
 
 
@@ -38,8 +38,16 @@ Conclude = Callable[[Ended], None]
 """What is written to the store last."""
 
 
-def carry_out(plan: "Plan", config_yaml: str, view: "Terminal", conclude: Conclude | None = None) -> Ended:
-    """The search or replay of `plan`; `view` tells of its progress, `conclude` may write before the store is left.
+def carry_out(
+    plan: "Plan",
+    config_yaml: str,
+    view: "Terminal",
+    replay: "Replay | None" = None,
+    conclude: Conclude | None = None,
+) -> Ended:
+    """The search of `plan`, or the `replay` under it, once it has ended.
+
+    `view` shows its progress; `conclude` may write before the store is left.
 
     Signal handlers, MLflow's address and the loggers are as before at the end.
 
@@ -55,20 +63,20 @@ def carry_out(plan: "Plan", config_yaml: str, view: "Terminal", conclude: Conclu
             view.say(warning, "yellow")
         try:
             with _interruption() as stop:
-                return _carry_out(plan, config_yaml, view, stop, conclude)
+                return _carry_out(plan, config_yaml, view, stop, replay, conclude)
         finally:
             view.close()
 
 
 @contextmanager
-def _interruption() -> Iterator[Interruption]:
+def _interruption() -> Iterator[GracefulShutdown]:
     """Ctrl-C asks for the end after what runs now, once more for the end at once; only where signals can be handled."""
-    stop = Interruption()
+    stop = GracefulShutdown()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    stop.listen()
+    stop.install()
     try:
         yield stop
     finally:
@@ -77,19 +85,25 @@ def _interruption() -> Iterator[Interruption]:
 
 
 def _carry_out(
-    plan: "Plan", config_yaml: str, view: "Terminal", stop: Interruption, conclude: Conclude | None
+    plan: "Plan",
+    config_yaml: str,
+    view: "Terminal",
+    stop: GracefulShutdown,
+    replay: "Replay | None",
+    conclude: Conclude | None,
 ) -> Ended:
     executor = make_executor(plan.config)  # its worker imports torch while MLflow is imported and the store opened
     try:
         with uncollected():  # not for good: what MLflow opens would stay open, and SQLite's log beside its file
-            search = _opened(plan, config_yaml, executor, view, stop)
-        found = search.run()
-        store, replay = search.journal.store, search.replaying if plan.replay else None
-        steps = tuple(replay.results(found.history)) if replay else ()
-        ended = Ended(_result(plan, store, search.journal.search_run_id, found), steps, store)
+            from lamdagent.loop.search import run
+
+            world = _opened(plan, config_yaml, executor, view, stop, replay)
+        found = run(world)
+        store = world.runs.store
+        ended = Ended(_result(plan, store, world.runs.search_run_id, found), found.replayed, store)
         if conclude is not None:
             conclude(ended)
-        if not search.settled():
+        if not world.settled():
             count = len(store.courier.waiting)
             view.say(f"{count} writes wait in {store.courier.folder}; the next start writes them", "yellow")
         return ended
@@ -97,25 +111,32 @@ def _carry_out(
         executor.close()
 
 
-def _opened(plan: "Plan", config_yaml: str, executor: "Executor", view: "Terminal", stop: Interruption) -> "Search":
-    """The search with its store, which is said to the user."""
+def _opened(
+    plan: "Plan",
+    config_yaml: str,
+    executor: "Executor",
+    view: "Terminal",
+    stop: GracefulShutdown,
+    replay: "Replay | None",
+) -> "World":
+    """The world of the search, with its store, which the user is told about."""
     from lamdagent.loop.run_writer import Journal
-    from lamdagent.loop.search import Search
+    from lamdagent.loop.world import World
     from lamdagent.selection.registry import make_agent
     from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.store import Store
     from lamdagent.tracking.traces import traced_call
 
     store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
-    journal = Journal(store, plan, hide_password(config_yaml))
+    journal = Journal(store, plan, hide_password(config_yaml), replay)
     agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
-    view.say(f"lamdagent: {plan.replay.title if plan.replay else agent.name}")
+    view.say(f"lamdagent: {replay.title if replay else agent.name}")
     view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
     if found := store.courier.take_over():
         view.say(f"{found} writes of earlier searches had waited for this store and are done first", "yellow")
     if store.moved_from is not None:
         view.say(f"the store was moved here from {store.moved_from}; its artifacts' addresses follow", "yellow")
-    return Search(plan, journal, executor, agent, view, stop)
+    return World(plan, journal, executor, agent, view, stop, replay)
 
 
 def _result(plan: "Plan", store: "Store", run_id: str, found: "SearchResult") -> "Result":
@@ -128,7 +149,7 @@ def _result(plan: "Plan", store: "Store", run_id: str, found: "SearchResult") ->
         experiment=store.experiment,
         experiment_id=store.experiment_id,
         champion=found.champion,
-        standings=found.standings,
+        promotions=found.promotions,
         history=Trials(found.history, plan.tasks),
         registered=found.registered,
         reason=found.reason,

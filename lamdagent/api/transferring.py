@@ -15,13 +15,13 @@ from lamdagent.errors import UserError
 from lamdagent.evaluation.task import Task, weighted_score
 from lamdagent.libraries import quiet_libraries
 from lamdagent.memory.trial import Trial
-from lamdagent.scaling.rank_agreement import Agreement, agreement
+from lamdagent.scaling.rank_agreement import RankAgreement, rank_agreement
 from lamdagent.tracking import schema
 
 if TYPE_CHECKING:
     from lamdagent.api.session import Ended
     from lamdagent.loop.terminal import Terminal
-    from lamdagent.scaling.replay_setup import Arrangement
+    from lamdagent.scaling.replay_setup import ReplaySetup
     from lamdagent.tracking.runs import RunRecord
     from lamdagent.tracking.store import Store
 
@@ -37,7 +37,7 @@ class Transferred(Replayed):
 
     top: int = 5
     """How many of the best pipelines were taken."""
-    agreement: Agreement | None = None
+    agreement: RankAgreement | None = None
     """How the two rankings agree; None with `dry_run`, and where fewer than two pipelines could be made."""
     left_out: tuple[str, ...] = ()
     """Run ids of the pipelines that could not be made again."""
@@ -75,8 +75,8 @@ def transferred(composed: Composed, search_run_id: str | None, view: "Terminal",
     """`transfer` with a configuration that is composed already."""
     config = read(composed.node)
     top, dry_run = config.transfer.top, dry_run or config.dry_run
-    arrangement = _arranged(composed, config, search_run_id)
-    replayed, ended = carried_out(arrangement, view, dry_run, lambda ended: _write(ended, top))
+    setup = _arranged(composed, config, search_run_id)
+    replayed, ended = carried_out(setup, view, dry_run, lambda ended: _write(ended, top))
     if ended is None:
         return Transferred(**vars(replayed), top=top)
     return Transferred(**vars(replayed), top=top, agreement=_compared(ended, top), left_out=_left_out(ended))
@@ -91,10 +91,10 @@ def picked(ranked: "Sequence[RunRecord]", top: int, spread: int) -> "list[RunRec
     return [*ranked[:top], *(rest[place] for place in places)]
 
 
-def _arranged(composed: Composed, config: Config, search_run_id: str | None) -> "Arrangement":
+def _arranged(composed: Composed, config: Config, search_run_id: str | None) -> "ReplaySetup":
     quiet_libraries()
-    from lamdagent.scaling.pipeline_records import read_past
-    from lamdagent.scaling.replay_setup import arrange
+    from lamdagent.scaling.pipeline_records import read_pipelines
+    from lamdagent.scaling.replay_setup import make_replay_setup
 
     store, search = _search_to_compare(config, search_run_id)
     chosen = picked(_ranked(store, search), config.transfer.top, config.transfer.spread)
@@ -102,12 +102,12 @@ def _arranged(composed: Composed, config: Config, search_run_id: str | None) -> 
         said = f"the search {search.run_id} has {len(chosen)} pipelines with a score on its tasks"
         raise UserError(f"transfer: {said}, and a ranking needs {FEWEST}")
     run_ids = [record.run_id for record in chosen]
-    past = read_past(store, run_ids)
-    arrangement = arrange(past, len(run_ids), composed.node, composed.overrides, store.experiment)
+    past = read_pipelines(store, run_ids)
+    setup = make_replay_setup(past, len(run_ids), composed.node, composed.overrides, store.experiment)
     if not any(word.lstrip("+").startswith(CHANGES) for word in composed.overrides):
         wanted = "such as data_fraction=1.0, base=... or search.seed=1"
         raise UserError(f"transfer: the scale is what it was; say what is other now, {wanted}")
-    return arrangement
+    return setup
 
 
 def _search_to_compare(config: Config, search_run_id: str | None) -> "tuple[Store, RunRecord]":
@@ -149,11 +149,11 @@ def _scored(pairs: Sequence[Pair]) -> list[Pair]:
     return [pair for pair in pairs if pair.then.score and pair.now.score]
 
 
-def _compared(ended: "Ended", top: int) -> Agreement | None:
+def _compared(ended: "Ended", top: int) -> RankAgreement | None:
     pairs = _scored(pairs_of(ended.steps))
     scores = [(pair.then.score, pair.now.score) for pair in pairs]
     known = [(then, now) for then, now in scores if then and now]
-    return agreement(known, top) if len(known) >= FEWEST else None
+    return rank_agreement(known, top) if len(known) >= FEWEST else None
 
 
 def _left_out(ended: "Ended") -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import math
 
 from lamdagent.enumeration.space import ActionSpace
-from lamdagent.loop.pool import action_space
+from lamdagent.loop.action_space import build_action_space
 from lamdagent.loop.terminal import Terminal
 from lamdagent.memory.text import memory_text
 from lamdagent.memory.trial import History
@@ -20,7 +20,7 @@ LLM_CALLS_PER_TRIAL = 3
 def show(plan: Plan, view: Terminal) -> None:
     """Print pool, action space, tasks, budget, an estimate of cost, and the two prompts of the first turn."""
     models = [stand_in(name, settings.source) for name, settings in plan.config.models.items()]
-    space = action_space(plan, models, History())
+    space = build_action_space(plan, models, History())
     view.table("Pool", ("object", "kind", "rows", "description"), _pool(plan))
     view.table("Tasks", ("task", "weight", "metric", "search / test items", "range"), _tasks(plan))
     view.table("Actions", ("type", "choices now", "choices", "description"), _actions(space))

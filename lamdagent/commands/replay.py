@@ -31,18 +31,18 @@ def run(request: Request) -> None:
     """
     if request.run_id is None:
         raise UserError("replay: got none, wanted one run id: python -m lamdagent replay RUN_ID data_fraction=1.0")
-    from lamdagent.api.replaying import arranged, carried_out
+    from lamdagent.api.replaying import carried_out, replay_setup
     from lamdagent.commands.search import report
     from lamdagent.config import read
     from lamdagent.loop.terminal import Terminal
 
-    arrangement, view = arranged(request.composed, request.run_id), Terminal()
-    replayed, ended = carried_out(arrangement, view, read(request.composed.node).dry_run)
+    setup, view = replay_setup(request.composed, request.run_id), Terminal()
+    replayed, ended = carried_out(setup, view, read(request.composed.node).dry_run)
     if ended is None:
         show_steps(replayed, view)
         return
     _show(replayed, view)
-    report(ended.result, arrangement.plan, view)
+    report(ended.result, setup.plan, view)
 
 
 def show_steps(replayed: "Replayed", view: "Terminal") -> None:

@@ -40,15 +40,15 @@ def report(result: "Result", plan: "Plan", view: "Terminal") -> None:
 
     trials = result.history
     view.leaderboard(trials.best[:SHOWN], trials.history, trials.tasks, trials.base)
-    for standing in result.standings:
-        assert standing.trial.model is not None
-        view.say(f"{standing.state}  {standing.trial.model.name}: {standing.why}")
+    for promotion in result.promotions:
+        assert promotion.trial.model is not None
+        view.say(f"{promotion.state}  {promotion.trial.model.name}: {promotion.why}")
     if failed := len(trials.history.failed):
         view.say(f"{failed} actions failed; the reasons are on their runs")
     if result.champion is not None and result.champion.kind == "base":
         rule = f"champion.beyond={plan.config.champion.beyond:g}"
         view.say(f"no gain on the search split is beyond the noise ({rule}): the base stays the champion", "yellow")
-    elif result.champion is not None:
+    elif result.registered is not None:
         view.say(result.registered, "green")
     view.say(_where(result))
 

@@ -7,7 +7,7 @@ from lamdagent.commands import Command, Request
 if TYPE_CHECKING:
     from lamdagent.api.transferring import Transferred
     from lamdagent.loop.terminal import Terminal
-    from lamdagent.scaling.rank_agreement import Agreement
+    from lamdagent.scaling.rank_agreement import RankAgreement
 
 HELP = """python -m lamdagent transfer [RUN_ID] [+experiment=NAME] [top=5] [spread=5] [key=value ...]
 
@@ -46,7 +46,7 @@ def run(request: Request) -> None:
     report(found.result, found.plan, view)
 
 
-def sentences(found: "Agreement", top: int, left_out: int) -> list[tuple[str, str]]:
+def sentences(found: "RankAgreement", top: int, left_out: int) -> list[tuple[str, str]]:
     """What the figures say, with a style for each line."""
     from lamdagent.scaling.rank_agreement import SURVIVES
 

@@ -11,11 +11,10 @@ from lamdagent.execution.executor import Failed, Finished, Job
 
 
 def with_less_memory(job: Job, failed: Failed, phase: str) -> Job | None:
-    """`job` with at most half the rows at once, after it `failed`; None where that cannot help.
+    """`job` with at most half the rows at once, after it ran out of memory; None where that cannot help.
 
-    That is after any other failure, without a micro-batch (a merge), with one of as few rows as the method can do with
-    (1, or 2 for KTO), and when the model had been made and its evaluation ran out of memory (`phase`: the job's last
-    `Progress.phase`).
+    It cannot help after any other failure, without a micro-batch (a merge), with the fewest rows that the method takes
+    (1, or 2 for KTO), or when the evaluation ran out of memory (`phase`: the job's last `Progress.phase`).
     """
     inputs = job.arguments.get("inputs", {})
     batch, most = inputs.get("batch_size"), inputs.get(MICRO)
@@ -51,5 +50,5 @@ def rows_at_once(job: Job) -> int:
 
 
 def both(first: Failed, second: Finished | Failed) -> Finished | Failed:
-    """How the second try ended, with the time of both."""
+    """The end of the second try, with the time of both."""
     return dataclasses.replace(second, seconds=first.seconds + second.seconds)

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from lamdagent.evaluation.task import Score, Task
-from lamdagent.loop.budget import Budget
 from lamdagent.memory.lineage import chain
 from lamdagent.memory.trial import History, Trial
 from lamdagent.progress import Progress as Step
@@ -71,11 +70,11 @@ class Terminal:
         """One line."""
         self.console.print(Text(text, style=style), soft_wrap=True)
 
-    def begin(self, what: str, best: Score | None, budget: Budget, eta: str = "", job: str = "") -> None:
+    def begin(self, what: str, best: Score | None, usd: float, eta: str | None = None, job: str = "") -> None:
         """The job of that id starts: what it does, what the best is so far, what is left."""
         self.end(job)
         status = f"best {best.value:.3f}" if best else "no score yet"
-        status += f"  {budget.usd:.2f} USD" if budget.usd else ""
+        status += f"  {usd:.2f} USD" if usd else ""
         status += f"  {eta}" if eta else ""
         task = None
         if self.console.is_terminal:

@@ -26,7 +26,6 @@ from lamdagent.objects.sources import check_source, kind_of, local_path
 from lamdagent.planning.actions import build_action_type
 from lamdagent.planning.rules import rule_faults
 from lamdagent.planning.tasks import build_task
-from lamdagent.scaling.replay_plan import Replay
 from lamdagent.selection.registry import policy_kind
 from lamdagent.settings.fault import Fault, Path, dotted
 
@@ -44,8 +43,6 @@ class Plan:
     tasks: tuple[Task, ...]
     findings: Findings = field(default_factory=Findings)
     """What the guards say; no faults."""
-    replay: Replay | None = None
-    """What is made again, where nobody chooses."""
 
     def at(self, fraction: float) -> "Plan":
         """The same with another share of the data."""

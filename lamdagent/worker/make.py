@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lamdagent.errors import ActionFailed
 from lamdagent.evaluation.task import Score, Split, Task
 from lamdagent.execution.call import explain
+from lamdagent.execution.executor import gpu_seconds
 from lamdagent.objects.checksum import Seal, check, seal
 from lamdagent.progress import Progress, Report
 from lamdagent.worker.requirements import check_needs
@@ -188,4 +189,5 @@ def _outcome(
     seconds: Mapping[str, float],
     processes: int = 1,
 ) -> Outcome:
-    return Outcome(scores, tuple(curves), seconds, sum(seconds.values()) * gpus(report) * processes)
+    used = gpu_seconds(sum(seconds.values()), gpus(report), processes)
+    return Outcome(scores, tuple(curves), seconds, used)
