@@ -66,14 +66,14 @@ def _compose(command: Command, run_id: str | None, flags: frozenset[str]) -> Non
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    from lamdagent.api.composing import faults_told, resolved
+    from lamdagent.api.composing import Composed, faults_told
 
     @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     def composed(node: "DictConfig") -> None:
         words = tuple(HydraConfig.get().overrides.task)
-        _meaningful(lambda: command.run(Request(resolved(node, words), run_id, flags)))
+        _meaningful(lambda: command.run(Request(Composed(node, words), run_id, flags)))
 
-    with faults_told():
+    with faults_told(sys.argv[1:], tuple(COMMANDS)):
         composed()
 
 

@@ -42,11 +42,13 @@ def load_maker(path: str, arguments: Mapping[str, Any], protocol: type, where: s
         UserError: it cannot be imported, lacks a method, or does not take the arguments.
     """
     target = load_function(path, f"{where}.kind")
+    if not inspect.isclass(target) and _methods(protocol) != ["__call__"]:
+        raise UserError(f"{where}.kind: {path} is no class, but one with {', '.join(_methods(protocol))} is wanted")
     if not inspect.isclass(target):
         check_call(target, f"{where}.kind", *_parameters(protocol, "__call__"), **arguments)
         return lambda: functools.partial(target, **arguments)
     for name in _methods(protocol):
-        method = inspect.getattr_static(target, name, None)
+        method = next((vars(each)[name] for each in target.__mro__ if name in vars(each)), None)
         if method is None:
             raise UserError(f"{where}.kind: {path} has no method {name}({', '.join(_parameters(protocol, name))})")
         check_call(method, f"{where}.kind", "self", *_parameters(protocol, name))

@@ -58,32 +58,27 @@ def compose(experiment: str | None, overrides: Overrides = (), config_dir: str |
     """
     words = [f"+experiment={experiment}"] if experiment else []
     words += _words(overrides)
-    with faults_told(), _hydra(), initialize_config_dir(str(conf_folder()), "lamdagent", version_base="1.3"):
-        return resolved(compose_in_hydra("config", [*words, *_search_path(config_dir)]), words)
-
-
-def resolved(node: DictConfig, overrides: Sequence[str]) -> Composed:
-    """What Hydra has composed, once every interpolation in it is known to resolve.
-
-    Raises:
-        UserError: one does not, such as that of an environment variable that is not set.
-    """
-    with faults_told():
-        OmegaConf.to_container(node, resolve=True)
-    return Composed(node, tuple(overrides))
+    with faults_told(words), _hydra(), initialize_config_dir(str(conf_folder()), "lamdagent", version_base="1.3"):
+        return Composed(compose_in_hydra("config", [*words, *_search_path(config_dir)]), tuple(words))
 
 
 @contextmanager
-def faults_told() -> Iterator[None]:
+def faults_told(words: Sequence[str], commands: Sequence[str] = ()) -> Iterator[None]:
     """Turn what Hydra, OmegaConf and YAML cannot read into the user's fault.
 
+    Args:
+        words: what Hydra composes.
+        commands: the first words of a command line that are none of Hydra's.
+
     Raises:
-        UserError: with their message.
+        UserError: with their message, and what to do about it.
     """
     try:
         yield
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"the configuration cannot be composed: {error}") from error
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        from lamdagent.api.advice import advice
+
+        raise UserError(f"the configuration cannot be composed: {advice(error, words, commands)}") from error
 
 
 @contextmanager

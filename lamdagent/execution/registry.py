@@ -28,6 +28,8 @@ def executor_maker(settings: ExecutionConfig) -> Callable[[], "Executor"]:
     """
     if ":" in settings.kind:
         return _users(settings)
+    if settings.arguments:
+        raise UserError("execution.arguments: only an executor of yours takes some, as execution.kind=module:Name")
     if settings.kind not in EXECUTORS:
         allowed = ", ".join(EXECUTORS)
         raise UserError(f"execution.kind: got {settings.kind!r}; allowed: {allowed}, or module:Name of one of yours")

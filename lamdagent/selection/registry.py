@@ -91,6 +91,8 @@ def policy_kind(settings: AgentConfig) -> PolicyKind:
     if ":" in kind:
         make = load_maker(kind, settings.arguments, Policy, "agent")
         return PolicyKind(lambda setup: Agent(make(), f"{kind} chooses, a policy of yours"))
+    if settings.arguments:
+        raise UserError(f"agent.arguments: only a policy of yours takes some, as agent.kind=module:Name; got {kind!r}")
     if kind == AUTO:
         return POLICIES["hybrid" if settings.model else "surrogate"]
     if kind not in POLICIES:

@@ -102,13 +102,26 @@ def _original(values: Any, loc: Path) -> tuple[Any, Path]:
 def _unknown(cls: type, path: Path, value: Any) -> str:
     name, group = shown(path[-1]), core(hint_at(cls, path[:-1]))[0]
     said = f"{dotted(path)}: unknown key."
-    if len(path) == 1 and name in PACKAGES and isinstance(value, Mapping):
-        return f"{said} A file of your own in {name}/ begins with the line `# @package {PACKAGES[name]}`"
+    if len(path) == 1 and (hint := _of_package(cls, name, value)):
+        return f"{said} {hint}"
     if len(path) > 1 and isinstance(value, Mapping) and not is_dataclass(core(hint_at(cls, path[:-2]))[0]):
         return f"{said} A dot parts keys; a name that holds one is given in one piece: {_in_one_piece(path, value)}"
-    close = difflib.get_close_matches(name, keys(group), 1)
-    hint = f" did you mean {close[0]!r}?" if close else ""
+    known = [*keys(group), *(PACKAGES if len(path) == 1 else ())]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f" did you mean {'+' + close[0] + '=...' if close[0] in PACKAGES else repr(close[0])}?" if close else ""
     return f"{said}{hint} Allowed: {', '.join(sorted(keys(group)))}"
+
+
+def _of_package(cls: type, name: str, value: Any) -> str:
+    """For keys that a file has put in the wrong place; empty when that is not the fault."""
+    first, dot, rest = name.partition(".")
+    if dot and first in keys(cls):
+        return f"Write it nested, {first}: {{{rest}: ...}}"
+    if name in PACKAGES:
+        return f"A file of your own in {name}/ begins with the line `# @package {PACKAGES[name]}`"
+    if isinstance(value, Mapping) and value and set(value) <= set(keys(cls)):
+        return "What stands in it belongs to the top: the file begins with the line `# @package _global_`"
+    return ""
 
 
 def _in_one_piece(path: Path, value: Any) -> str:
