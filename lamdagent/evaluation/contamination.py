@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from lamdagent.evaluation.items import Item
+from lamdagent.evaluation.task import Item
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.kinds import dataset_kind
 from lamdagent.objects.ngram_overlap import LENGTH, Questions
@@ -37,7 +37,7 @@ class Leak:
         question = question if len(question) <= EXCERPT else question[: EXCERPT - 1] + "…"
         return f"row {self.row} ({how} of {self.item.task}'s {self.item.split} item {self.item.id}: {question!r})"
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For a machine."""
         item = {"task": self.item.task, "split": self.item.split, "item": self.item.id, "question": self.item.question}
         return {"dataset": self.dataset, "row": self.row, "exact": self.exact, **item}
