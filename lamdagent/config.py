@@ -169,7 +169,7 @@ class EvaluationConfig(Section):
     run, its report and the model card say so) or off (nothing is compared)."""
     backend: str = "hf"
     """hf: transformers, on the weights that an action has just made, in memory; vllm: vLLM, which loads them again and
-    is faster on a GPU. Scores of the two are not compared."""
+    is faster on a GPU; or module:Name of one of yours, which need not be lm-eval. Their scores are not compared."""
     vllm: dict[str, Any] = field(default_factory=lambda: {"gpu_memory_utilization": 0.8})
     """vLLM's options, such as max_model_len; the worker itself keeps a little of the GPU."""
 

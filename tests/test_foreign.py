@@ -27,7 +27,7 @@ from lamdagent.evaluation.task import Score, Task
 from lamdagent.loop.action_space import build_action_space
 from lamdagent.memory.external.config_check import source_faults
 from lamdagent.memory.external.feed import NEWEST, Sources
-from lamdagent.memory.external.parse import Ours, Reading, levelled, seeded, understand
+from lamdagent.memory.external.parse import Ours, Reading, normalized, seeded, understand
 from lamdagent.memory.external.suggestion import suggest
 from lamdagent.memory.lineage import chain, given_by, recipe
 from lamdagent.memory.text import LINE, memory_text
@@ -249,7 +249,7 @@ class TestScores:
     def test_range_onto_range(self, value: float, higher: bool, task_higher: bool, expected: float) -> None:
         task = Task("t", "t", "m", higher_is_better=task_higher, low=4.0, high=6.0)
         given = ForeignScoreConfig("m", 0.0, 100.0, higher)
-        assert levelled(value, given, task) == pytest.approx(expected)
+        assert normalized(value, given, task) == pytest.approx(expected)
 
     def test_what_they_did_not_measure_is_the_bases_with_a_large_error(self) -> None:
         reading = one(ready("trl", **accuracy()), run(1, SFT, metrics={"acc": 0.6}))

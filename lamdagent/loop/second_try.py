@@ -1,11 +1,9 @@
 """The second try of a job that ran out of memory: fewer rows at once, as many per optimizer step."""
 
 import dataclasses
-import importlib
-import inspect
 
 from lamdagent.actions.action import MICRO
-from lamdagent.actions.limits import AtLeast, limits_of
+from lamdagent.actions.methods import method_of
 from lamdagent.actions.training import micro_batch
 from lamdagent.execution.executor import Failed, Finished, Job
 
@@ -23,7 +21,8 @@ def with_less_memory(job: Job, failed: Failed, phase: str) -> Job | None:
     if not isinstance(batch, int) or not isinstance(most, int):
         return None
     whole = batch // job.arguments.get("accelerate", {}).get("num_processes", 1)  # the share of each process
-    least = _least_rows(job.arguments.get("function", ""))
+    method = method_of(job.arguments.get("function", ""))
+    least = method.least if method else 1
     if whole < least or most < 1:
         return None
     rows = micro_batch(whole, most, least)
@@ -32,16 +31,6 @@ def with_less_memory(job: Job, failed: Failed, phase: str) -> Job | None:
         return None
     smaller = {**inputs, MICRO: fewer}
     return dataclasses.replace(job, arguments={**job.arguments, "inputs": smaller})
-
-
-def _least_rows(function: str) -> int:
-    """Fewest rows at once that an action's `module:function` can do with, as the limit of its parameter says."""
-    if not function.startswith("lamdagent."):
-        return 1  # a user's own: nothing is imported for this
-    module, _, name = function.partition(":")
-    parameter = inspect.signature(getattr(importlib.import_module(module), name)).parameters.get(MICRO)
-    limits = limits_of(parameter.annotation) if parameter else ()
-    return max((int(limit.least) for limit in limits if isinstance(limit, AtLeast)), default=1)
 
 
 def rows_at_once(job: Job) -> int:

@@ -11,9 +11,10 @@ from lamdagent.config import ActionConfig, SlotConfig
 from lamdagent.errors import UserError
 from lamdagent.functions import load_function
 from lamdagent.guards import accelerate_config
-from lamdagent.objects.dataset import COLUMNS
+from lamdagent.objects.kinds import dataset_kind
 
-SLOT_KINDS = ("model", "models", *COLUMNS)
+MODELS = ("model", "models")
+"""Kinds of slots that hold models; all others hold a dataset."""
 
 
 def build_action_type(name: str, settings: ActionConfig) -> ActionType:
@@ -26,7 +27,7 @@ def build_action_type(name: str, settings: ActionConfig) -> ActionType:
     slots = tuple(_slot(name, slot, given) for slot, given in settings.slots.items())
     if missing := [s.name for s in slots if s.name not in parameters]:
         raise UserError(f"actions.{name}.slots.{missing[0]}: {settings.function} has no such parameter")
-    if not any(slot.kind in ("model", "models") for slot in slots):
+    if not any(slot.kind in MODELS for slot in slots):
         raise UserError(f"actions.{name}.slots: no slot of kind model or models, so there is nothing to improve")
     tunable = {key: p for key, p in parameters.items() if key not in settings.slots}
     if unknown := [key for key in settings.hyperparameters if key not in tunable]:
@@ -43,10 +44,10 @@ def build_action_type(name: str, settings: ActionConfig) -> ActionType:
         wanted = plain_type(parameter.annotation)
         grid[key] = tuple(_scalar(f"actions.{name}.hyperparameters.{key}", v, wanted) for v in values)
     read = _limited(name, grid, tunable)
-    slots = tuple(dataclasses.replace(s, columns=read) if s.kind == "prompts" else s for s in slots)
+    slots = tuple(dataclasses.replace(s, columns=read) if s.kind not in MODELS else s for s in slots)
     _check_bonds(name, slots, grid)
-    if settings.makes and settings.makes not in COLUMNS:
-        raise UserError(f"actions.{name}.makes: got {settings.makes!r}; allowed: {', '.join(COLUMNS)}, or nothing")
+    if settings.makes:
+        dataset_kind(settings.makes, f"actions.{name}.makes", ("nothing",))
     return ActionType(
         name=name,
         description=settings.description,
@@ -98,8 +99,8 @@ def _parameters(name: str, function: str) -> dict[str, inspect.Parameter]:
 
 def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
     path = f"actions.{action}.slots.{name}"
-    if settings.kind not in SLOT_KINDS:
-        raise UserError(f"{path}.kind: got {settings.kind!r}; allowed: {', '.join(SLOT_KINDS)}")
+    if settings.kind not in MODELS:
+        dataset_kind(settings.kind, f"{path}.kind", MODELS)
     several = settings.kind == "models"
     minimum = settings.minimum if settings.minimum is not None else (2 if several else 1)
     maximum = settings.maximum if settings.maximum is not None else max(minimum, 2 if several else 1)

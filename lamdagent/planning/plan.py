@@ -86,7 +86,7 @@ def make_outline(config: Config) -> Plan:
     faults += source_faults(config)
     if faults:
         raise ConfigError(faults)
-    data = [Dataset(n, d.kind, d.description, n, 1, "") for n, d in config.datasets.items()]  # type: ignore[arg-type]
+    data = [Dataset(n, d.kind, d.description, n, 1, "") for n, d in config.datasets.items()]
     return Plan(config, tuple(types), tuple(data), tuple(tasks))
 
 

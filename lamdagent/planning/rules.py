@@ -1,13 +1,13 @@
 """What settings may be together, before anything is looked at. Each alone is checked when it is read."""
 
 import dataclasses
-import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from lamdagent.config import Config
 from lamdagent.errors import UserError
+from lamdagent.evaluation.backends import backend_faults
 from lamdagent.execution.registry import executor_maker
 from lamdagent.selection.registry import policy_kind
 
@@ -24,7 +24,7 @@ def rule_faults(config: Config) -> Iterator[str]:
     if all(value is None for value in dataclasses.asdict(config.budget).values()):
         yield "budget: every limit is null, the search would never end; set budget.trials or another one"
     yield from _ladder(config)
-    yield from _backend(config.evaluation.backend)
+    yield from backend_faults(config.evaluation.backend)
     if config.tasks and not sum(task.weight for task in config.tasks.values()) > 0:
         yield "tasks: the weights add up to nothing; give at least one task a weight above 0"
 
@@ -55,10 +55,3 @@ def _ladder(config: Config) -> Iterator[str]:
         yield f"data_fraction: got {config.data_fraction}, but ladder.rungs says which fractions are used; leave it out"
     if rungs and config.memory.any_fraction:
         yield "memory.any_fraction: got true, but a ladder compares the pipelines of each rung alone; leave it out"
-
-
-def _backend(name: str) -> Iterator[str]:
-    if name not in ("hf", "vllm"):
-        yield f"evaluation.backend: got {name!r}; allowed: hf, vllm"
-    if name == "vllm" and importlib.util.find_spec("vllm") is None:
-        yield "evaluation.backend: vllm is not installed here; `pip install vllm` on a machine with a GPU, or take hf"

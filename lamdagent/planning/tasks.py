@@ -28,5 +28,6 @@ def build_task(name: str, settings: TaskConfig, evaluation: EvaluationConfig) ->
         raise UserError(f"{path}.folder: there is no folder {settings.folder!r}; `builtin` means the package's own")
     splits = {"search": "validation", "test": "test"} | settings.splits
     values = dataclasses.asdict(settings) | {"folder": str(folder or ""), "splits": splits}
-    task = Task(name=name, vllm=evaluation.vllm if evaluation.backend == "vllm" else None, **values)
+    given = evaluation.vllm if evaluation.backend == "vllm" else {}
+    task = Task(name=name, backend=evaluation.backend, backend_options=given, **values)
     return dataclasses.replace(task, fingerprint=task_fingerprint(task))

@@ -29,7 +29,7 @@ class DatasetConfig(Section):
     """A dataset: exactly one of `source` and `function`."""
 
     kind: str = ""
-    """sft, preference or prompts."""
+    """sft, preference, prompts, or module:NAME of a `DatasetKind` of your own."""
     description: str = ""
     """One line that the agent reads."""
     source: str | None = None
@@ -57,7 +57,7 @@ class SlotConfig(Section):
     """One typed place of an action."""
 
     kind: str = "model"
-    """model, models, sft, preference or prompts."""
+    """model, models, or a kind of data: sft, preference, prompts, or module:NAME of your own."""
     minimum: AtLeast1 | None = None
     """Fewest objects; default 1, for models 2."""
     maximum: AtLeast1 | None = None
