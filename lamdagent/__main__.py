@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from lamdagent.commands import COMMANDS, DEFAULT, Command, Request, find
 from lamdagent.config import conf_folder
@@ -65,12 +65,14 @@ def _compose(command: Command, run_id: str | None, flags: frozenset[str]) -> Non
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
     from lamdagent.api.composing import Composed, faults_told
 
     @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     def composed(node: "DictConfig") -> None:
-        words = tuple(HydraConfig.get().overrides.task)
+        overrides: Any = OmegaConf.to_container(cast(Any, HydraConfig.get().overrides), resolve=False)
+        words = tuple(overrides["task"])
         _meaningful(lambda: command.run(Request(Composed(node, words), run_id, flags)))
 
     with faults_told(sys.argv[1:], tuple(COMMANDS)):

@@ -59,10 +59,22 @@ def _of_word(word: str, commands: Sequence[str]) -> Iterator[str]:
     elif value[:1] in ("{", "["):
         whole = "'+datasets.mine={kind: sft, source: mine.jsonl}'"
         yield f"Brackets have to close, and the shell tears at spaces: single quotes around it all, as in {whole}"
+    elif name := _name_in(key):
+        group, entry, rest = name
+        whole = f"'+{group}={{{entry}: {{{rest}: {value}}}}}'"
+        yield f"A dot parts keys; a name that holds one is given in one piece: {whole}"
     elif (quoted := _quoted(key, value)) is not None:
         yield f"A value with such characters is quoted, once for Hydra and once for the shell: {quoted}"
     else:
         yield "Settings are given as key=value, such as budget.trials=3"
+
+
+def _name_in(key: str) -> tuple[str, str, str] | None:
+    """Group, entry and key, where Hydra cannot read the entry's name, as in `models.gpt-4.1-mini.source`."""
+    group, _, rest = key.lstrip("+").partition(".")
+    entry, dot, last = rest.rpartition(".")
+    fails = any(_unread([f"{key}=x"]))
+    return (group, entry, last) if dot and fails and group in ("models", "datasets", "actions", "tasks") else None
 
 
 def _of_bare_word(word: str, commands: Sequence[str]) -> str:

@@ -106,9 +106,10 @@ def _unknown(cls: type, path: Path, value: Any) -> str:
         return f"{said} {hint}"
     if len(path) > 1 and isinstance(value, Mapping) and not is_dataclass(core(hint_at(cls, path[:-2]))[0]):
         return f"{said} A dot parts keys; a name that holds one is given in one piece: {_in_one_piece(path, value)}"
-    known = [*keys(group), *(PACKAGES if len(path) == 1 else ())]
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f" did you mean {'+' + close[0] + '=...' if close[0] in PACKAGES else repr(close[0])}?" if close else ""
+    groups = {f"+{each}=...": each for each in PACKAGES} if len(path) == 1 else {}
+    known = {repr(key): key for key in keys(group)} | groups
+    close = difflib.get_close_matches(name, known.values(), 1)
+    hint = "".join(f" did you mean {shown_as}?" for shown_as, key in known.items() if key in close)
     return f"{said}{hint} Allowed: {', '.join(sorted(keys(group)))}"
 
 
