@@ -34,7 +34,7 @@ def named(page: Path) -> str:
 
 def commands(page: Path) -> set[str]:
     """The arguments of every command for this package, in code spans and shell blocks, prose left out."""
-    shells = [text for language, text in FENCES[page] if language in ("bash", "sh", "shell", "console")]
+    shells = [text.replace("\\\n", "") for language, text in FENCES[page] if language in ("bash", "sh", "console")]
     spans = re.findall(r"`([^`\n]+)`", FENCE.sub("", TEXTS[page]))
     found = [match for text in [*shells, *spans] for match in COMMAND.findall(text)]
     return {shlex.join(shlex.split(match, comments=True)) for match in found if not PLACEHOLDERS.search(match)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lamdagent
-from lamdagent import config
+from lamdagent import config, errors
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,9 +48,10 @@ def test_the_configuration_is_shown_as_it_is(site: Path) -> None:
 def test_every_name_of_the_package_and_every_section_has_an_entry(site: Path) -> None:
     index = json.loads((site / "search/search_index.json").read_text())
     found = {entry["location"] for entry in index["docs"]}
-    functions = {f"api.html#lamdagent.{name}" for name in lamdagent.__all__ if name.islower() and "_" not in name}
+    public = {name for name in lamdagent.__all__ if name != "__version__" and not hasattr(errors, name)}
+    names = {f"api.html#lamdagent.{name}" for name in public}
     sections = {f"keys.html#lamdagent.config.{name}" for name in config.__all__ if name.endswith("Config")}
-    assert "api.html#lamdagent.search" in functions
-    assert functions | sections <= found
+    assert "api.html#lamdagent.search" in names
+    assert names | sections <= found
     assert {"api.html#lamdagent.errors.ConfigError", "api.html#lamdagent.selection.policy.Policy"} <= found
     assert "keys.html#lamdagent.config.BudgetConfig.wall_clock_minutes" in found
