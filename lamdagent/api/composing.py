@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -74,16 +74,19 @@ def resolved(node: DictConfig, overrides: Sequence[str]) -> Composed:
 
 
 @contextmanager
-def faults_told() -> Iterator[None]:
+def faults_told(explain: Callable[[Exception], str] = str) -> Iterator[None]:
     """Turn what Hydra, OmegaConf and YAML cannot read into the user's fault.
 
+    Args:
+        explain: What is said of their exception.
+
     Raises:
-        UserError: with their message.
+        UserError: with that.
     """
     try:
         yield
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"the configuration cannot be composed: {error}") from error
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        raise UserError(f"the configuration cannot be composed: {explain(error)}") from error
 
 
 @contextmanager

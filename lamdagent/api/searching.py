@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamdagent.api.composing import Overrides, compose
-from lamdagent.config import Config, read
 from lamdagent.errors import UserError
 from lamdagent.libraries import quiet_libraries
 
@@ -42,11 +41,10 @@ def search(
     from lamdagent.api.session import carry_out
 
     composed = compose(experiment, overrides, config_dir)
-    config = checked(composed.node)
-    if config.dry_run:
+    checked = plan_of(composed.node)
+    if checked.config.dry_run:
         raise UserError("dry_run: got True, but `lamdagent.search` runs; `lamdagent.plan` checks and runs nothing")
-    view = terminal(progress)
-    return carry_out(plan_of(config), composed.yaml, view).result
+    return carry_out(checked, composed.yaml, terminal(progress)).result
 
 
 def plan(experiment: str | None = None, overrides: Overrides = (), *, config_dir: str | Path | None = None) -> "Plan":
@@ -61,33 +59,22 @@ def plan(experiment: str | None = None, overrides: Overrides = (), *, config_dir
         ConfigError: with every fault of the configuration, and of the files and functions that it names.
         UserError: Hydra cannot compose it.
     """
-    return plan_of(checked(compose(experiment, overrides, config_dir).node))
+    return plan_of(compose(experiment, overrides, config_dir).node)
 
 
-def checked(node: "DictConfig") -> Config:
-    """The typed configuration of a search.
-
-    Raises:
-        UserError: it is wrong, or is one of a replay.
-    """
-    config = read(node)
-    if config.base is not None:
-        raise UserError(
-            f"base: got {config.base!r}, but a search starts from `models`; replay and transfer have a base"
-        )
-    return config
-
-
-def plan_of(config: Config) -> "Plan":
-    """The plan, checked against files and code.
+def plan_of(node: "DictConfig") -> "Plan":
+    """The plan of a search, checked against files and code.
 
     Raises:
         ConfigError: with every fault.
+        UserError: it is the configuration of a replay.
     """
     quiet_libraries()
-    from lamdagent.planning.plan import make_plan
+    if (base := node.get("base")) is not None:
+        raise UserError(f"base: got {base!r}, but a search starts from `models`; replay and transfer have a base")
+    from lamdagent.planning.plan import read_plan
 
-    return make_plan(config)
+    return read_plan(node)
 
 
 def terminal(progress: bool) -> "Terminal":

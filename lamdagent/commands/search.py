@@ -17,14 +17,13 @@ def run(request: Request) -> None:
     Raises:
         UserError: before any compute, with every fault that can be told by then.
     """
-    from lamdagent.api.searching import checked, plan_of
+    from lamdagent.api.searching import plan_of
     from lamdagent.loop.terminal import Terminal
 
-    config = checked(request.composed.node)
     view = Terminal()
     view.say("lamdagent: checking models, data, actions and tasks before anything runs")
-    plan = plan_of(config)
-    if config.dry_run:
+    plan = plan_of(request.composed.node)
+    if plan.config.dry_run:
         from lamdagent.commands.dry_run import show
 
         show(plan, view)
