@@ -41,10 +41,10 @@ def search(
     from lamdagent.api.session import carry_out
 
     composed = compose(experiment, overrides, config_dir)
-    plan = plan_of(composed.node)
-    if plan.config.dry_run:
+    checked = plan_of(composed.node)
+    if checked.config.dry_run:
         raise UserError("dry_run: got True, but `lamdagent.search` runs; `lamdagent.plan` checks and runs nothing")
-    return carry_out(plan, composed.yaml, terminal(progress)).result
+    return carry_out(checked, composed.yaml, terminal(progress)).result
 
 
 def plan(experiment: str | None = None, overrides: Overrides = (), *, config_dir: str | Path | None = None) -> "Plan":
@@ -63,16 +63,17 @@ def plan(experiment: str | None = None, overrides: Overrides = (), *, config_dir
 
 
 def plan_of(node: "DictConfig") -> "Plan":
-    """The plan of a search, its configuration checked against files and code.
+    """The plan of a search, checked against files and code.
 
     Raises:
-        UserError: the configuration is one of a replay; as `ConfigError` with every fault.
+        ConfigError: with every fault.
+        UserError: it is the configuration of a replay.
     """
     quiet_libraries()
-    from lamdagent.planning.plan import read_plan
-
     if (base := node.get("base")) is not None:
         raise UserError(f"base: got {base!r}, but a search starts from `models`; replay and transfer have a base")
+    from lamdagent.planning.plan import read_plan
+
     return read_plan(node)
 
 
