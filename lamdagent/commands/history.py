@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HELP = """python -m lamdagent history [+experiment=NAME] [key=value ...] [--json]
 
-Shows what a search would understand of others' MLflow runs: which action each run was, its inputs and levelled score,
+Shows what a search would understand of others' MLflow runs: which action each run was, its inputs and normalized score,
 what is skipped and why, which models would join the pool. Runs nothing and writes nothing.
 
   python -m lamdagent history                          the store's experiments and a source for each, to paste
