@@ -380,7 +380,7 @@ def test_ctrl_c_ends_a_search_cleanly(gate: Path, shelf: Shelf, times: int, stat
     """Once: after what runs now; twice: at once. The same call goes on."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     thread, before = interrupting(gate, times), surroundings()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
         lamdagent.search("stunts", GATED, config_dir=CONF, progress=False)
     thread.join()
     assert surroundings() == before

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lamdagent.api.composing import Overrides, compose
 from lamdagent.errors import UserError
-from lamdagent.libraries import quiet_libraries
+from lamdagent.libraries import known_warnings_ignored, quiet_libraries
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,10 +41,10 @@ def search(
     from lamdagent.api.session import carry_out
 
     composed = compose(experiment, overrides, config_dir)
-    checked = plan_of(composed.node)
-    if checked.config.dry_run:
+    plan = plan_of(composed.node)
+    if plan.config.dry_run:
         raise UserError("dry_run: got True, but `lamdagent.search` runs; `lamdagent.plan` checks and runs nothing")
-    return carry_out(checked, composed.yaml, terminal(progress)).result
+    return carry_out(plan, composed.yaml, terminal(progress)).result
 
 
 def plan(experiment: str | None = None, overrides: Overrides = (), *, config_dir: str | Path | None = None) -> "Plan":
@@ -63,18 +63,18 @@ def plan(experiment: str | None = None, overrides: Overrides = (), *, config_dir
 
 
 def plan_of(node: "DictConfig") -> "Plan":
-    """The plan of a search, checked against files and code.
+    """The plan of a search, its configuration checked against files and code.
 
     Raises:
-        ConfigError: with every fault.
-        UserError: it is the configuration of a replay.
+        UserError: the configuration is one of a replay; as `ConfigError` with every fault.
     """
     quiet_libraries()
     if (base := node.get("base")) is not None:
         raise UserError(f"base: got {base!r}, but a search starts from `models`; replay and transfer have a base")
-    from lamdagent.planning.plan import read_plan
+    with known_warnings_ignored():
+        from lamdagent.planning.plan import read_plan
 
-    return read_plan(node)
+        return read_plan(node)
 
 
 def terminal(progress: bool) -> "Terminal":

@@ -25,10 +25,10 @@ LOG_WIDTH = 160
 
 def standard_output(*, silent: bool = False) -> Console:
     """The console that everything is printed to; in a notebook plain lines, so that one cell has one output."""
-    console = Console(highlight=False, quiet=silent, force_jupyter=False)
-    return (
-        console if console.is_terminal else Console(highlight=False, quiet=silent, width=LOG_WIDTH, force_jupyter=False)
-    )
+    console = Console(highlight=False, quiet=silent)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, quiet=silent, width=LOG_WIDTH, force_jupyter=False, force_terminal=False)
 
 
 @dataclass
