@@ -286,11 +286,25 @@ class DatasetConfig:
 
 
 @dataclass
+class ResourceConfig:
+    """An object that is neither model nor dataset, such as a reward model: actions get its path."""
+
+    kind: str = ""
+    """`module:NAME` of its kind, see docs/extending.md."""
+    description: str = ""
+    """One line that the agent reads."""
+    source: str = ""
+    """A local file or folder."""
+    license: str = ""
+    """Carried to the model card."""
+
+
+@dataclass
 class SlotConfig:
     """One typed place of an action."""
 
     kind: str = "model"
-    """model, models, sft, preference or prompts."""
+    """model, models, sft, preference, prompts, or `module:NAME` of another kind of object."""
     minimum: int | None = None
     """Fewest objects; default 1, for models 2."""
     maximum: int | None = None
@@ -377,6 +391,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     models: dict[str, ModelConfig] = field(default_factory=dict)
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
+    resources: dict[str, ResourceConfig] = field(default_factory=dict)
     actions: dict[str, ActionConfig] = field(default_factory=dict)
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     data_fraction: float = 1.0
@@ -410,6 +425,7 @@ MAPPINGS = ("trl", "transformers", "params", "lamdagent")
 ENTRIES: dict[str, type] = {
     "models": ModelConfig,
     "datasets": DatasetConfig,
+    "resources": ResourceConfig,
     "actions": ActionConfig,
     "tasks": TaskConfig,
 }

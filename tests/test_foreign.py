@@ -33,7 +33,7 @@ from lamdagent.memory.lineage import chain, given_by, recipe
 from lamdagent.memory.text import LINE, memory_text
 from lamdagent.memory.trial import History, Trial
 from lamdagent.planning.plan import Plan
-from lamdagent.selection.candidates import TELLING, telling
+from lamdagent.selection.candidates import TELLING, training_trials
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.surrogate import SurrogatePolicy, rank
 from lamdagent.selection.tpe import TPEPolicy
@@ -340,7 +340,7 @@ class TestSeeding:
 
     def test_a_long_past_of_others_leaves_room_for_ours(self) -> None:
         own = tuple(trial_of(a, n, 0.3) for n, a in enumerate(ActionSpace((FULL,), [BASE], DATASETS).actions(FULL), 1))
-        told = telling(seeded(History((base_trial(), *own)), theirs(1000)))
+        told = training_trials(seeded(History((base_trial(), *own)), theirs(1000)))
         assert len(told) == TELLING and [t.run_id for t in told if not t.source] == [t.run_id for t in own]
 
 

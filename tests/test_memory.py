@@ -21,6 +21,7 @@ from lamdagent.memory.lineage import LONGEST, chain, recipe
 from lamdagent.memory.text import CHARACTERS_PER_TOKEN, LINE, memory_text
 from lamdagent.memory.trial import RETRYABLE, History, Trial
 from lamdagent.objects.model import Model
+from lamdagent.objects.reference import ObjectRef
 from lamdagent.planning.plan import Plan
 from lamdagent.selection.policy import Decision, Policy, Turn
 from lamdagent.selection.prompts import object_messages, type_messages
@@ -337,7 +338,9 @@ class TestHostileText:
         history = long_history(20)
         victim = next(trial for trial in history.actions if trial.started == 20)
         assert victim.action is not None
-        action = dataclasses.replace(victim.action, type=f"sft{HOSTILE}", slots={"model": (f"m{HOSTILE}",)})
+        action = dataclasses.replace(
+            victim.action, type=f"sft{HOSTILE}", inputs={"model": (ObjectRef("model", f"m{HOSTILE}"),)}
+        )
         trials = tuple(dataclasses.replace(t, action=action) if t is victim else t for t in history)
         changed = self.changed(history, dataclasses.replace(history, trials=trials))
         assert 1 <= len(changed) <= 2 and all(line.startswith("- ") and line.isprintable() for line in changed)

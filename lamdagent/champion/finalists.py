@@ -18,7 +18,7 @@ from lamdagent.tracking.samples import items_of
 
 def finalists(history: History, most: int) -> list[Trial]:
     """The best actions on the search split that have their weights, best first; none that repeats an earlier one."""
-    actions = [trial for trial in history.scored if trial.kind == "action" and trial.policy != POLICY]
+    actions: list[Trial] = [trial for trial in history.pipelines if trial.policy != POLICY]
     return [trial for trial in actions if not trial.pruned][:most]
 
 

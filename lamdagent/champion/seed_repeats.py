@@ -85,4 +85,4 @@ def _again(
 
 def _at_hand(action: Action, types: Sequence[ActionType]) -> ActionType | None:
     """The action's type, if it and the datasets are configured: an older search may have had others."""
-    return next((kind for kind in types if kind.name == action.type and all(d.path for d in action.datasets)), None)
+    return next((kind for kind in types if kind.name == action.type and not action.missing), None)

@@ -17,6 +17,7 @@ from lamdagent.enumeration.fingerprint import Objects, canonical, check_values, 
 from lamdagent.errors import IllegalAction
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
+from lamdagent.objects.resource import Resource
 
 SMALL = 512
 """Up to so many actions of a type, sampling enumerates them; beyond, it draws and rejects."""
@@ -53,11 +54,13 @@ class ActionSpace:
         seed: int = 0,
         data_fraction: float = 1.0,
         max_depth: int | None = None,
+        resources: Sequence[Resource] = (),
     ) -> None:
         """`tried` holds fingerprints never to be offered; models of `max_depth` are no inputs any more."""
         self.types = tuple(types)
         self.models = tuple(m for m in models if max_depth is None or m.depth < max_depth)
         self.datasets = tuple(datasets)
+        self.resources = tuple(resources)
         self.tried = frozenset(tried)
         self.seed = seed
         self.data_fraction = data_fraction
@@ -65,10 +68,21 @@ class ActionSpace:
         self._alike_of: dict[tuple[bool, bool, bool], list[list[Model]]] = {}
         self._every_of: dict[str, list[Action]] = {}
 
+    @property
+    def inputs(self) -> tuple[Dataset | Resource, ...]:
+        """All that is no model: datasets, then resources."""
+        return (*self.datasets, *self.resources)
+
     def among(self, models: Sequence[Model]) -> "ActionSpace":
         """The part of it with only these input models; initial ones should be among them, since they hold frames."""
         return ActionSpace(
-            self.types, models, self.datasets, tried=self.tried, seed=self.seed, data_fraction=self.data_fraction
+            self.types,
+            models,
+            self.datasets,
+            tried=self.tried,
+            seed=self.seed,
+            data_fraction=self.data_fraction,
+            resources=self.resources,
         )
 
     def available(self) -> list[ActionType]:
@@ -81,7 +95,7 @@ class ActionSpace:
 
     def size(self, action_type: ActionType) -> int:
         """How many legal actions the type has; tried ones are not taken off."""
-        mirrored = {slot.mirror for slot in action_type.slots}
+        mirrored = {slot.complement for slot in action_type.slots}
         grid = math.prod(len(values) for key, values in action_type.grid.items() if key not in mirrored)
         return grid * sum(self._choices(action_type, family) for family in self._families(action_type))
 
@@ -93,7 +107,7 @@ class ActionSpace:
     def actions(self, action_type: ActionType) -> Iterator[Action]:
         """Every legal untried action of the type, lazily, in stable order."""
         for family in self._families(action_type):
-            for objects in filter(action_type.holds_unlike, _placements(action_type.slots, family)):
+            for objects in filter(action_type.holds_distinct, _placements(action_type.slots, family)):
                 for values in _grid(action_type, objects):
                     action = self._build(action_type, objects, values)
                     if action.fingerprint not in self.tried:
@@ -110,7 +124,7 @@ class ActionSpace:
             family = rng.choices(families, weights)[0]
             objects = {slot.name: _draw(slot, family[slot.name], rng) for slot in action_type.slots}
             values = {key: rng.choice(allowed) for key, allowed in action_type.grid.items()}
-            if not action_type.holds_unlike(objects):
+            if not action_type.holds_distinct(objects):
                 continue
             action = self._build(action_type, objects, values)
             if action.fingerprint not in self.tried:
@@ -142,16 +156,17 @@ class ActionSpace:
             raise IllegalAction(f"{action.describe()} has been tried already or is running; choose another combination")
         return action
 
-    def _build(self, action_type: ActionType, objects: Objects, values: Mapping[str, Scalar]) -> Action:
-        ordered, settled = canonical(action_type, objects, values)
-        slots = action_type.slots
+    def _build(self, action_type: ActionType, given: Objects, values: Mapping[str, Scalar]) -> Action:
+        ordered, settled = canonical(action_type, given, values)
+        objects = [o for slot in action_type.slots for o in ordered[slot.name]]
         return Action(
             type=action_type.name,
-            models=tuple(o for s in slots if _holds_models(s) for o in ordered[s.name]),
-            datasets=tuple(o for s in slots if not _holds_models(s) for o in ordered[s.name]),
+            models=tuple(o for o in objects if isinstance(o, Model)),
+            datasets=tuple(o for o in objects if isinstance(o, Dataset)),
+            resources=tuple(o for o in objects if isinstance(o, Resource)),
             hyperparameters=settled,
             fingerprint=fingerprint_of(action_type, ordered, settled, self.seed, self.data_fraction),
-            slots={name: tuple(o.name for o in chosen) for name, chosen in ordered.items()},
+            inputs={name: tuple(o.ref for o in chosen) for name, chosen in ordered.items()},
             seed=self.seed,
             data_fraction=self.data_fraction,
             choices=action_type.choices,
@@ -168,9 +183,9 @@ class ActionSpace:
         return self._families_of[action_type.name]
 
     def _grouped(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
-        merges = any(slot.kind == "models" for slot in action_type.slots)
-        rebased = merges and any(slot.kind == "model" for slot in action_type.slots)
-        paired = any(slot.unlike for slot in action_type.slots)
+        merges = action_type.takes_several_models
+        rebased = merges and any(slot.holds_models and not slot.several for slot in action_type.slots)
+        paired = any(slot.distinct_from for slot in action_type.slots)
         groups = self._alike(merges, rebased, paired)
         families = [{s.name: self._fitting(s, models) for s in action_type.slots} for models in groups]
         return [f for f in families if self._choices(action_type, f) > 0]
@@ -196,8 +211,8 @@ class ActionSpace:
         return [(m.vocabulary, m.architecture, m.frame or frames.get(m.base, ""), m.base) for m in self.models]
 
     def _fitting(self, slot: Slot, models: Sequence[Model]) -> list[Any]:
-        if not _holds_models(slot):
-            return [d for d in self.datasets if d.fits(slot.kind, slot.columns)]
+        if not slot.holds_models:
+            return [o for o in self.inputs if o.fits(slot.kind, slot.columns)]
         if slot.role == "any":
             return list(models)
         return [m for m in models if m.initial == (slot.role == "initial")]
@@ -206,9 +221,9 @@ class ActionSpace:
         counts = {slot.name: _count(action_type, slot, len(family[slot.name])) for slot in action_type.slots}
         total = math.prod(counts.values())
         for slot in action_type.slots:
-            if slot.unlike:  # less those with one model in both places
-                both = len({*family[slot.name]} & {*family[slot.unlike]})
-                rest = math.prod(n for name, n in counts.items() if name not in (slot.name, slot.unlike))
+            if slot.distinct_from:  # less those with one model in both places
+                both = len({*family[slot.name]} & {*family[slot.distinct_from]})
+                rest = math.prod(n for name, n in counts.items() if name not in (slot.name, slot.distinct_from))
                 total -= both * rest
         return total
 
@@ -228,17 +243,13 @@ class ActionSpace:
             raise IllegalAction(
                 f"these models do not fit together in {action_type.name}: architecture, tokenizer or base differ"
             )
-        if not action_type.holds_unlike(objects):
-            pair = next(f"{slot.name} and {slot.unlike}" for slot in action_type.slots if slot.unlike)
+        if not action_type.holds_distinct(objects):
+            pair = next(f"{slot.name} and {slot.distinct_from}" for slot in action_type.slots if slot.distinct_from)
             raise IllegalAction(f"{action_type.name} takes different models as {pair}; choose another one for either")
 
 
-def _holds_models(slot: Slot) -> bool:
-    return slot.kind in ("model", "models")
-
-
 def _count(action_type: ActionType, slot: Slot, n: int) -> int:
-    shares = len(action_type.grid[slot.mirror]) if slot.mirror else 1
+    shares = len(action_type.grid[slot.complement]) if slot.complement else 1
     return sum(_ways(slot)(n, k) * (shares if k == 2 else 1) for k in range(slot.minimum, slot.maximum + 1))
 
 
@@ -257,7 +268,7 @@ def _placements(slots: Sequence[Slot], family: Mapping[str, Sequence[Any]]) -> I
 
 
 def _picks(slot: Slot, things: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-    ordered = sorted(things, key=attrgetter("fingerprint")) if slot.kind == "models" else things
+    ordered = sorted(things, key=attrgetter("fingerprint")) if slot.several else things
     for k in range(slot.minimum, slot.maximum + 1):
         yield from itertools.permutations(ordered, k) if slot.ordered else itertools.combinations(ordered, k)
 
@@ -269,7 +280,7 @@ def _draw(slot: Slot, things: Sequence[Any], rng: random.Random) -> list[Any]:
 
 
 def _grid(action_type: ActionType, objects: Objects) -> Iterator[dict[str, Scalar]]:
-    unused = {s.mirror for s in action_type.slots if s.mirror and len(objects[s.name]) != 2}
+    unused = {s.complement for s in action_type.slots if s.complement and len(objects[s.name]) != 2}
     axes = {key: values[:1] if key in unused else values for key, values in action_type.grid.items()}
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
 
 from lamdagent.actions.action import Action, inputs_of, local_rows
 from lamdagent.actions.context import Context, Gathering, Loaded, Step, chosen_rows
@@ -102,10 +101,7 @@ def _step(
     if kind is None or not kind.function.startswith(OWN_ACTIONS):
         why = "this configuration does not have" if kind is None else f"is code of your own ({kind.function})"
         raise UserError(f"{action.describe()} cannot be written as plain commands: its type {why}.")
-    things: dict[str, Any] = {model.name: model for model in action.models}
-    things |= {dataset.name: dataset for dataset in action.datasets}
-    objects = {slot: [things[name] for name in names if name in things] for slot, names in action.slots.items()}
-    expected = fingerprint_of(kind, objects, action.hyperparameters, action.seed, action.data_fraction)
+    expected = fingerprint_of(kind, action.objects, action.hyperparameters, action.seed, action.data_fraction)
     if expected != action.fingerprint:
         why = "its data or its type have changed since, or an input is in another experiment"
         raise UserError(f"{action.describe()} cannot be written as plain commands: {why}.")

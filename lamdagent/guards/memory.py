@@ -121,8 +121,8 @@ def _too_much(action_type: ActionType, shape: Shape, room: Capacity, datasets: S
 def least(action_type: ActionType, shape: Shape, gpu: bool, longest: int | None = None) -> Parts:
     """What the type takes with the thriftiest of its settings; `longest`: tokens of the longest row, if known."""
     if not TRAINING <= set(action_type.grid):
-        models = [slot.minimum for slot in action_type.slots if slot.kind in ("model", "models")]
-        return merging(shape, sum(models)) if any(slot.kind == "models" for slot in action_type.slots) else {}
+        models = [slot.minimum for slot in action_type.slots if slot.holds_models]
+        return merging(shape, sum(models)) if action_type.takes_several_models else {}
     processes = action_type.processes
     completions = 2 if any(slot.kind == "preference" for slot in action_type.slots) else 1
     keys = ("lora_rank", "batch_size", "micro_batch_size", "max_length", "lora_layers")

@@ -26,4 +26,5 @@ def action_space(plan: Plan, models: Sequence[Model], history: History, done: Co
         seed=plan.config.search.seed,
         data_fraction=plan.config.data_fraction,
         max_depth=plan.config.search.max_depth,
+        resources=plan.resources,
     )

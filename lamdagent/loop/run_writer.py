@@ -23,6 +23,7 @@ from lamdagent.execution.executor import Failed
 from lamdagent.loop.budget import Spent
 from lamdagent.memory.external.feed import Sources
 from lamdagent.memory.lineage import recipe, step
+from lamdagent.memory.references import inputs_tag
 from lamdagent.memory.scores import scores_on
 from lamdagent.memory.trial import RETRYABLE, History, Trial
 from lamdagent.objects.checksum import Seal
@@ -185,10 +186,11 @@ class Journal:
         """
         action = decision.action
         text = f"**{action.describe()}**\n\nPolicy `{decision.policy}`: {_plain(decision.reason)}"
-        name = f"{action.type} {'+'.join(d.name for d in action.datasets) or 'of ' + str(len(action.models))}"
-        tags = self._tags(decision, plan) | {schema.CLAIM: ASKED}
+        name = f"{action.type} {'+'.join(ref.name for ref in action.data) or 'of ' + str(len(action.models))}"
+        parents = _parents(action, history)
+        tags = self._tags(decision, plan, parents) | {schema.CLAIM: ASKED}
         run_id = self.store.start_run(
-            self.search_run_id, "action", name, tags, action.params(), parents=_parents(action, history), text=text
+            self.search_run_id, "action", name, tags, action.params(), parents=parents, text=text
         )
         if not self.store.claim(run_id):
             return None
@@ -227,13 +229,19 @@ class Journal:
     ) -> None:
         """Take over a finished run of the same action in another experiment."""
         weights = known.tags.get(schema.WEIGHTS) or f"runs:/{known.run_id}/{schema.MODEL_FOLDER}"
+        parents = _parents(decision.action, history)
         run_id = self.store.start_run(
             self.search_run_id,
             "action",
             known.name,
-            {**self._tags(decision, plan), schema.REUSED: known.run_id, schema.WEIGHTS: weights, **_lineage(known)},
+            {
+                **self._tags(decision, plan, parents),
+                schema.REUSED: known.run_id,
+                schema.WEIGHTS: weights,
+                **_lineage(known),
+            },
             decision.action.params(),
-            parents=_parents(decision.action, history),
+            parents=parents,
             text=f"Nothing was run: the result of run `{known.run_id}` in another experiment stands here.",
         )
         scores = scores_on(known, plan.tasks, schema.TASK_PREFIX)
@@ -376,12 +384,13 @@ class Journal:
         if staged is not None:
             shutil.rmtree(staged, ignore_errors=True)
 
-    def _tags(self, decision: Decision, plan: Plan) -> dict[str, str]:
+    def _tags(self, decision: Decision, plan: Plan, parents: Sequence[str]) -> dict[str, str]:
         action = decision.action
         return {
             schema.ACTION: action.type,
             schema.FINGERPRINT: action.fingerprint,
             schema.SLOTS: json.dumps({slot: list(names) for slot, names in action.slots.items()}),
+            **inputs_tag(action, parents),
             schema.POLICY: decision.policy,
             schema.REASON: _plain(decision.reason),
             schema.PROMPT_VERSION: decision.prompt_version,
@@ -402,6 +411,7 @@ class Journal:
             "data_fraction": config.data_fraction,
             "models": ", ".join(config.models),
             "datasets": ", ".join(config.datasets),
+            **({"resources": ", ".join(config.resources)} if config.resources else {}),
             "actions": ", ".join(config.actions),
             "tasks": ", ".join(f"{t.name} x {t.weight:g}" for t in self.plan.tasks),
         }

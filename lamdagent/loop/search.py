@@ -102,7 +102,7 @@ class Search:
         self.flight = Flight(executor, view, journal.sign_of_life)
         self.agent = agent
         self.view = view
-        self._histories = Histories(plan.types, plan.datasets, plan.tasks, plan.config.scope)
+        self._histories = Histories(plan.types, plan.datasets, plan.tasks, plan.config.scope, plan.resources)
         self.house = Housekeeping(journal.store, plan)
         self.budget = Budget(plan.config.budget, at_once=executor.capacity)
         self.budget.share = 1 / max(1, len(plan.config.ladder.rungs))
@@ -214,7 +214,7 @@ class Search:
         frames = known_frames({name: Path(model.location) for name, model in ready.items()})
         if faults := self.plan.unreachable(list(ready.values()), frames):
             raise ConfigError(faults)
-        if any(slot.kind == "models" for t in self.plan.types for slot in t.slots):
+        if any(t.takes_several_models for t in self.plan.types):
             for sentence in misfits(frames):
                 self.view.say(f"{sentence}. Only models that fit are offered together", "yellow")
 
@@ -296,7 +296,7 @@ class Search:
         replay = promoted(self.history(), self.plan, fraction)
         self.view.say(f"{reason}; now the best {len(replay.trials)} with {fraction:.0%} of the data")
         self.plan = self.plan.at(fraction)
-        self._histories = Histories(self.plan.types, self.plan.datasets, self.plan.tasks, fraction)
+        self._histories = Histories(self.plan.types, self.plan.datasets, self.plan.tasks, fraction, self.plan.resources)
         self.journal.climbed(self.plan)
         rungs = self.plan.config.ladder.rungs
         self.budget.share = (rungs.index(fraction) + 1) / len(rungs)
@@ -610,6 +610,7 @@ def search_id(plan: Plan, models: Sequence[Model]) -> str:
         "agent": (plan.config.agent.kind, plan.config.agent.model),
     }
     ladder = plan.config.ladder
+    content |= {"resources": [r.fingerprint for r in plan.resources]} if plan.resources else {}
     content |= {"replay": plan.replay.content} if plan.replay else {}
     content |= {"ladder": [ladder.rungs, ladder.keep]} if ladder.rungs else {}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]

@@ -6,6 +6,7 @@ from lamdagent.actions.action import Action
 from lamdagent.evaluation.task import Score
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.model import Model
+from lamdagent.objects.reference import DATASET
 
 DEEPEST = 12
 """Most steps of a chain."""
@@ -53,7 +54,7 @@ def given_by(model: Model, history: History) -> set[str]:
 
 def summary(action: Action) -> str:
     """The step alone: type, datasets, and the hyperparameters that the search chose."""
-    inside = ", ".join([*(dataset.name for dataset in action.datasets), *action.settings()])
+    inside = ", ".join([*(ref.name for ref in action.data), *action.settings()])
     return f"{action.type}({inside})" if inside else action.type
 
 
@@ -92,17 +93,19 @@ def past(trial: Trial, history: History) -> dict[Model, Trial | None]:
 
 def rests_on(action: Action, history: History) -> list[Model]:
     """The action's input models, and those of the actions that made its data besides."""
-    makers = (history.by_run.get(dataset.run_id) for dataset in action.datasets if dataset.run_id)
+    makers = (history.by_run.get(ref.run_id) for ref in action.data if ref.run_id)
     return [*action.models, *(maker.model for maker in makers if maker and maker.model)]
 
 
 def step(action: Action) -> dict[str, Any]:
     """One step of a recipe: everything that decides which model comes out."""
+    resources = {ref.name: ref.fingerprint for ref in action.data if ref.kind != DATASET}
     return {
         "action": action.type,
         "inputs": {slot: list(names) for slot, names in action.slots.items()},
         "hyperparameters": dict(action.hyperparameters),
-        "datasets": {d.name: d.fingerprint for d in action.datasets},
+        "datasets": {ref.name: ref.fingerprint for ref in action.data if ref.kind == DATASET},
+        **({"resources": resources} if resources else {}),
         "seed": action.seed,
         "data_fraction": action.data_fraction,
         "fingerprint": action.fingerprint,

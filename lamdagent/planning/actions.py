@@ -13,6 +13,7 @@ from lamdagent.config import ActionConfig, SlotConfig
 from lamdagent.errors import UserError
 from lamdagent.guards import accelerate_config
 from lamdagent.objects.dataset import COLUMNS
+from lamdagent.objects.kinds import find_kind
 from lamdagent.planning.ranges import choice_faults
 
 SLOT_KINDS = ("model", "models", *COLUMNS)
@@ -31,7 +32,7 @@ def build_action_type(name: str, settings: ActionConfig) -> ActionType:
     slots = tuple(_slot(name, slot, given) for slot, given in settings.slots.items())
     if missing := [s.name for s in slots if s.name not in parameters]:
         raise UserError(f"actions.{name}.slots.{missing[0]}: {settings.function} has no such parameter")
-    if not any(slot.kind in ("model", "models") for slot in slots):
+    if not any(slot.holds_models for slot in slots):
         raise UserError(f"actions.{name}.slots: no slot of kind model or models, so there is nothing to improve")
     tunable = {key: p for key, p in parameters.items() if key not in settings.slots}
     if unknown := [key for key in settings.hyperparameters if key not in tunable]:
@@ -88,13 +89,13 @@ def _check_bonds(name: str, slots: tuple[Slot, ...], grid: Mapping[str, Any]) ->
     single = [slot.name for slot in slots if slot.kind == "model"]
     for slot in slots:
         path = f"actions.{name}.slots.{slot.name}"
-        if slot.mirror and slot.mirror not in grid:
-            raise UserError(f"{path}.mirror: {slot.mirror!r} is not a hyperparameter")
+        if slot.complement and slot.complement not in grid:
+            raise UserError(f"{path}.mirror: {slot.complement!r} is not a hyperparameter")
         others = [other for other in single if other != slot.name]
-        if slot.unlike and (slot.name not in single or slot.unlike not in others):
+        if slot.distinct_from and (slot.name not in single or slot.distinct_from not in others):
             allowed = ", ".join(others) or "none here"
-            raise UserError(f"{path}.unlike: got {slot.unlike!r}, wanted another slot of kind model: {allowed}")
-    if len(pairs := [slot.name for slot in slots if slot.unlike]) > 1:
+            raise UserError(f"{path}.unlike: got {slot.distinct_from!r}, wanted another slot of kind model: {allowed}")
+    if len(pairs := [slot.name for slot in slots if slot.distinct_from]) > 1:
         raise UserError(f"actions.{name}.slots: {' and '.join(pairs)} have `unlike`; one slot of an action can")
 
 
@@ -111,7 +112,9 @@ def _parameters(name: str, function: str) -> dict[str, inspect.Parameter]:
 
 def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
     path = f"actions.{action}.slots.{name}"
-    for key, value, allowed in (("kind", settings.kind, SLOT_KINDS), ("role", settings.role, ROLES)):
+    kind = find_kind(f"{path}.kind", settings.kind).name if ":" in settings.kind else settings.kind
+    allowed_kinds = SLOT_KINDS if kind == settings.kind else (kind,)
+    for key, value, allowed in (("kind", kind, allowed_kinds), ("role", settings.role, ROLES)):
         if fault := next(choice_faults(f"{path}.{key}", value, allowed), None):
             raise UserError(fault)
     several = settings.kind == "models"
@@ -123,7 +126,7 @@ def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
         raise UserError(f"{path}.ordered: only for kind models, and not with mirror, which swaps them")
     return Slot(
         name,
-        settings.kind,  # type: ignore[arg-type]
+        kind,
         minimum,
         maximum,
         settings.role,  # type: ignore[arg-type]

@@ -18,7 +18,9 @@ from lamdagent.memory.external.config_check import source_faults
 from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.compatibility import Frame, known_frames
 from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.kinds import load_resource
 from lamdagent.objects.model import Model
+from lamdagent.objects.resource import Resource
 from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source, kind_of, local_path
 from lamdagent.planning.actions import build_action_type
@@ -51,6 +53,8 @@ class Plan:
     tasks: tuple[Task, ...]
     findings: Findings = field(default_factory=Findings)
     """What the guards say; no faults."""
+    resources: tuple[Resource, ...] = ()
+    """What is neither model nor dataset, such as reward models."""
     replay: Replay | None = None
     """What is made again, where nobody chooses."""
 
@@ -61,7 +65,9 @@ class Plan:
     def unreachable(self, models: Sequence[Model], frames: Mapping[str, Frame]) -> list[str]:
         """Faults for actions that can never run on these initial models (reach.py); others' models may join them."""
         joined = bool(self.config.memory.sources)
-        return unreachable(self.types, models, self.datasets, self.config.search.max_depth, frames, joined)
+        return unreachable(
+            self.types, models, self.datasets, self.config.search.max_depth, frames, joined, self.resources
+        )
 
 
 def make_plan(config: Config) -> Plan:
@@ -76,12 +82,13 @@ def make_plan(config: Config) -> Plan:
     faults += accelerate_config.cluster_faults(types, config.execution)
     faults += accelerate_config.need_faults(types, config.execution)
     datasets = _each(faults, config.datasets, load_dataset)
+    resources = _each(faults, config.resources, load_resource)
     tasks = _each(faults, config.tasks, partial(build_task, evaluation=config.evaluation))
     faults += [] if faults else baseline_faults(config.agent.kind, types, datasets)
     faults += source_faults(config)
     specs = _each(faults, config.models, lambda name, _: (name, spec_of(name, config.models)))
     faults += [f"models.{name}: {fault}" for name, spec in specs for fault in check_source(spec)]
-    plan = Plan(config, tuple(types), tuple(datasets), tuple(tasks))
+    plan = Plan(config, tuple(types), tuple(datasets), tuple(tasks), resources=tuple(resources))
     if not faults:
         faults += _out_of_reach(plan)
     findings = preflight(config, types, datasets, tasks)

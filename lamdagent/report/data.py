@@ -12,10 +12,11 @@ from typing import Any
 from lamdagent.evaluation.gain import difference
 from lamdagent.evaluation.pareto import pareto_front
 from lamdagent.evaluation.task import Score, Task, weighted_score
-from lamdagent.memory.history import STATUS
+from lamdagent.memory.from_record import STATUS
+from lamdagent.memory.references import recorded_inputs
 from lamdagent.memory.scores import fraction_of, stored_gain
 from lamdagent.memory.trial import RETRYABLE
-from lamdagent.objects.dataset import is_made
+from lamdagent.objects.reference import ObjectRef
 from lamdagent.tracking import schema
 from lamdagent.tracking.runs import RunRecord
 
@@ -160,17 +161,17 @@ def _node(record: RunRecord, tasks: Sequence[Task], tasks_tag: Any, search_run_i
     scores, tests = _scores(metrics, tasks, schema.TASK_PREFIX), _scores(metrics, tasks, schema.TEST_PREFIX)
     score = _weighted(tasks, scores, metrics, "") if ok else None
     test = _weighted(tasks, tests, metrics, schema.TEST_PREFIX) if ok else None
-    slots = _json(tags.get(schema.SLOTS, ""))
+    parents, refs = parents_of(record), [ref for inside in recorded_inputs(record).values() for ref in inside]
     return {
         "id": record.run_id,
         "experiment": record.experiment_id,
         "name": _cut(record.name or record.run_id, VALUE),
         "kind": record.kind if record.kind in ("base", "action") else "other",
         "action": _cut(tags.get(schema.ACTION, ""), VALUE),
-        "objects": ", ".join(_objects(slots)),
+        "objects": ", ".join(_cut(ref.name, VALUE) for ref in refs if not ref.is_model),
         "params": {_cut(k, VALUE): _cut(v, VALUE) for k, v in sorted(record.params.items())[:60]},
-        "parents": parents_of(record),
-        "data_parents": _data_parents(slots, record),
+        "parents": parents,
+        "data_parents": _data_parents(refs, parents),
         "own": record.search_run_id == search_run_id,
         "status": STATUS.get(record.status, "failed"),
         "comparable": comparable,
@@ -236,22 +237,11 @@ def _tasks_tag(search: RunRecord, records: Iterable[RunRecord]) -> Any:
     return _json(tags[-1]) if tags else None
 
 
-def _objects(slots: Any) -> list[str]:
-    """Names of the datasets in the slots; models are told by the edges."""
-    if not isinstance(slots, dict):
-        return []
-    names = [str(name) for inside in slots.values() if isinstance(inside, list) for name in inside]
-    return [_cut(name, VALUE) for name in names if not name.startswith("model-")]
-
-
-def _data_parents(slots: Any, record: RunRecord) -> list[str]:
+def _data_parents(refs: Sequence[ObjectRef], parents: Sequence[str]) -> list[str]:
     """Those of the parents whose data are an input, and not their models."""
-    inside = [names for names in slots.values() if isinstance(names, list)] if isinstance(slots, dict) else []
-    names = [str(name) for some in inside for name in some]
-    made = [name for name in names if name.startswith("model-") or is_made(name)]
-    pairs = list(zip(made, parents_of(record), strict=False)) if len(made) == len(record.parents) else []
-    models = {run_id for name, run_id in pairs if not is_made(name)}
-    return [run_id for name, run_id in pairs if is_made(name) and run_id not in models]
+    models = {ref.run_id[:VALUE] for ref in refs if ref.is_model}
+    data = [ref.run_id[:VALUE] for ref in refs if ref.run_id and not ref.is_model]
+    return [run_id for run_id in data if run_id in parents and run_id not in models]
 
 
 def _number(nodes: Iterable[Node], curve: Sequence[tuple[int, float]]) -> int:

@@ -22,7 +22,7 @@ from lamdagent.scaling.replay_plan import Replay, Scale, transplanted
 
 FREE = ("search", "budget", "champion", "retention", "evaluation", "tasks", "data_fraction")
 """What the command line may change."""
-USED = ("models", "datasets", "actions")
+USED = ("models", "datasets", "resources", "actions")
 """Of these, what the pipelines are made of."""
 ELSEWHERE = ("experiment", "model", "base", "tracking", "execution", "transfer", "dry_run")
 """What says which pipelines, on which model, where and how."""
@@ -66,7 +66,7 @@ def arrange(past: Past, count: int, node: DictConfig, words: Sequence[str], expe
     before = deepcopy(settings["actions"])
     composed = _overlaid(settings, node, said)
     plan = make_plan(read(composed))
-    history = build_history(past.records, types, plan.datasets, plan.tasks)
+    history = build_history(past.records, types, plan.datasets, plan.tasks, resources=plan.resources)
     scale = Scale(
         seed=plan.config.search.seed if "search.seed" in said else None,
         fraction=plan.config.data_fraction if "data_fraction" in said else None,

@@ -18,6 +18,7 @@ from lamdagent.memory.history import build_history
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
+from lamdagent.objects.reference import ObjectRef
 from lamdagent.text import one_line, quoted
 from lamdagent.tracking import schema
 from lamdagent.tracking.runs import RunRecord, Weights
@@ -238,7 +239,7 @@ class _Reader:
             notes.append(f"names no input model: taken to start from {first}")
             return (self._ours.models[first],)
         inputs = tuple(self._input(name) for name in names)
-        slots = [s for s in action_type.slots if s.kind in ("model", "models")] if action_type else []
+        slots = [s for s in action_type.slots if s.holds_models] if action_type else []
         if slots and not slots[0].minimum <= len(inputs) <= slots[0].maximum:
             raise _Unclear(f"it starts from {len(inputs)} models, which is not what {action_type.name} takes")  # type: ignore[union-attr]
         return inputs
@@ -260,13 +261,13 @@ class _Reader:
     def _action(
         self, record: RunRecord, action_type: ActionType, inputs: tuple[Model, ...], digest: str, notes: list[str]
     ) -> Action:
-        slots: dict[str, tuple[str, ...]] = {}
+        refs: dict[str, tuple[ObjectRef, ...]] = {}
         data = self._data(record, {slot.kind for slot in action_type.slots}, notes)
         for slot in action_type.slots:
-            if slot.kind in ("model", "models") and not slot.unlike:  # a trainer's params name no teacher
-                slots.setdefault(slot.name, tuple(m.name for m in inputs))
-            elif names := tuple(d.name for d in data if d.kind == slot.kind):
-                slots[slot.name] = names
+            if slot.holds_models and not slot.distinct_from:  # a trainer's params name no teacher
+                refs[slot.name] = tuple(m.ref for m in inputs)
+            elif given := tuple(d.ref for d in data if d.kind == slot.kind):
+                refs[slot.name] = given
         told = self._values(record, action_type, notes)
         return Action(
             type=action_type.name,
@@ -274,7 +275,7 @@ class _Reader:
             datasets=data,
             hyperparameters={key: told.get(key, v[len(v) // 2]) for key, v in action_type.grid.items()},
             fingerprint=digest,
-            slots=slots,
+            inputs=refs,
             choices=tuple(key for key in action_type.choices if key in told),
         )
 
