@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from lamdagent.actions.action import Action, ActionType
-from lamdagent.memory.lineage import past
+from lamdagent.memory.lineage import ancestors
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
@@ -69,7 +69,7 @@ def _again(
     assert trial.model is not None
     now: dict[str, Model | Dataset] = {}
     last: Trial | None = None
-    steps = {**past(trial, history), trial.model: trial}
+    steps = {**ancestors(trial, history), trial.model: trial}
     for model, made in steps.items():
         if made is None or made.action is None:
             now[model.fingerprint] = model

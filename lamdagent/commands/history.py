@@ -16,11 +16,11 @@ from rich.text import Text
 
 from lamdagent.config import Config, read
 from lamdagent.loop.terminal import standard_output
+from lamdagent.memory.external.context import ParsedRun, SearchContext, known_names
 from lamdagent.memory.external.feed import Sample, Sources, open_to_read, sample
-from lamdagent.memory.external.parse import Ours, Reading, known_names
 from lamdagent.memory.external.suggestion import suggest
 from lamdagent.memory.history import build_history
-from lamdagent.memory.lineage import figure
+from lamdagent.memory.lineage import format_score
 from lamdagent.memory.trial import Trial
 from lamdagent.planning.plan import Outline, make_outline, stand_in
 from lamdagent.text import one_line
@@ -70,16 +70,16 @@ def start(node: DictConfig, as_json: bool = False) -> None:
         _say(console, _yaml(_suggestions(samples, config)))
 
 
-def _ours(outline: Outline, records: Sequence[Any]) -> Ours:
+def _ours(outline: Outline, records: Sequence[Any]) -> SearchContext:
     """What a search would know: stand-ins for the initial models, the base's score if one has been taken."""
     config = outline.config
     models = [stand_in(name, settings.source) for name, settings in config.models.items()]
     past = build_history(records, outline.types, outline.datasets, outline.tasks)
     base = next((t.scores for t in past.scored if t.kind == "base"), {})
-    return Ours(outline.types, outline.datasets, outline.tasks, known_names(config.models, models), base)
+    return SearchContext(outline.types, outline.datasets, outline.tasks, known_names(config.models, models), base)
 
 
-def _explain(console: Console, name: str, rows: Sequence[Reading]) -> None:
+def _explain(console: Console, name: str, rows: Sequence[ParsedRun]) -> None:
     summary = _summary(rows)
     table = Table(title=f"memory.sources.{name}", title_justify="left")
     for head in ("run", "understood as", "score", "joins", "notes, or why it is skipped"):
@@ -100,8 +100,8 @@ def _explain(console: Console, name: str, rows: Sequence[Reading]) -> None:
 def _score(trial: Trial | None) -> str:
     """The weighted score; the tasks' own while our base is not scored and has to stand in for one of them."""
     if trial is None or trial.score:
-        return figure(trial.score if trial else None)
-    return ", ".join(f"{name} {figure(score)}" for name, score in trial.scores.items()) or "-"
+        return format_score(trial.score if trial else None)
+    return ", ".join(f"{name} {format_score(score)}" for name, score in trial.scores.items()) or "-"
 
 
 COUNTS = {
@@ -113,7 +113,7 @@ COUNTS = {
 }
 
 
-def _summary(rows: Sequence[Reading]) -> dict[str, Any]:
+def _summary(rows: Sequence[ParsedRun]) -> dict[str, Any]:
     trials = [r.trial for r in rows if r.trial]
     return {
         "runs": len(rows),
@@ -126,7 +126,7 @@ def _summary(rows: Sequence[Reading]) -> dict[str, Any]:
     }
 
 
-def _plain(row: Reading) -> dict[str, Any]:
+def _plain(row: ParsedRun) -> dict[str, Any]:
     trial = row.trial
     known: dict[str, Any] = {"run_id": row.run_id, "name": row.name, "notes": row.notes, "skipped": row.skipped}
     if trial is None:

@@ -10,7 +10,7 @@ from lamdagent.execution.disk import in_words
 from lamdagent.loop.terminal import standard_output
 from lamdagent.memory.external.feed import open_to_read
 from lamdagent.memory.history import build_history
-from lamdagent.memory.lineage import chain, figure
+from lamdagent.memory.lineage import format_score, lineage_string
 from lamdagent.planning.plan import make_outline
 from lamdagent.tracking.store import Store
 from lamdagent.weights import pruning
@@ -40,9 +40,9 @@ def start(node: DictConfig) -> None:
         table.add_column(head, overflow="fold", justify="right" if head == "size" else "left")
     for verdict in found:
         trial = verdict.trial
-        made = chain(trial.model, history) if trial.model else ""
+        made = lineage_string(trial.model, history) if trial.model else ""
         name = trial.model.name if trial.model else ""
-        cells = (name, figure(trial.score), in_words(sizes[trial.run_id]), verdict.kept or "it goes", made)
+        cells = (name, format_score(trial.score), in_words(sizes[trial.run_id]), verdict.kept or "it goes", made)
         table.add_row(*map(Text, cells), style="" if verdict.kept else "yellow")
     gone = [verdict.trial for verdict in found if not verdict.kept]
     size = in_words(sum(sizes[trial.run_id] for trial in gone))

@@ -11,7 +11,7 @@ from lamdagent.errors import UserError
 from lamdagent.libraries import quiet_libraries
 from lamdagent.loop.search import Search
 from lamdagent.loop.terminal import Terminal
-from lamdagent.memory.lineage import figure
+from lamdagent.memory.lineage import format_score
 from lamdagent.memory.trial import History
 from lamdagent.scaling.pipeline_records import read_past
 from lamdagent.scaling.replay_setup import Arrangement, arrange
@@ -57,7 +57,7 @@ def show_steps(arrangement: Arrangement, view: Terminal) -> None:
     assert replay is not None
     for number, trial in enumerate(replay.sources, 1):
         assert trial.action is not None
-        view.say(f"{number:3d}  {trial.action.describe()}  (run {trial.run_id}, score {figure(trial.score)})")
+        view.say(f"{number:3d}  {trial.action.describe()}  (run {trial.run_id}, score {format_score(trial.score)})")
     scale = replay.scale
     changes = {"data_fraction": scale.fraction, "search.seed": scale.seed, "base": ", ".join(replay.bases.values())}
     said = [f"{key}={value}" for key, value in changes.items() if value not in (None, "")]
@@ -71,6 +71,6 @@ def tell(search: Search, history: History) -> None:
     for step in search.replaying.results(history):
         then, now = step.source, step.trial
         if step.state == "made" and now is not None:
-            test = f", {figure(now.test_score)} on the test split" if now.test_score else ""
-            said = f"{figure(then.score)} then, {figure(now.score)} now{test}"
+            test = f", {format_score(now.test_score)} on the test split" if now.test_score else ""
+            said = f"{format_score(then.score)} then, {format_score(now.score)} now{test}"
             search.view.say(f"replayed  {then.run_id}: {said}; the run {now.run_id}", "green")

@@ -15,7 +15,7 @@ from lamdagent.libraries import quiet_libraries
 from lamdagent.loop.search import Search
 from lamdagent.loop.terminal import Terminal
 from lamdagent.memory.external.feed import open_to_read
-from lamdagent.memory.lineage import chain, figure
+from lamdagent.memory.lineage import format_score, lineage_string
 from lamdagent.memory.scores import scores_on
 from lamdagent.memory.trial import History, Trial
 from lamdagent.planning.plan import make_outline
@@ -141,10 +141,10 @@ def _show(pairs: Sequence[tuple[Trial, Trial]], replay: Replay, view: Terminal) 
         cells = (
             str(place),
             rank,
-            figure(then.score),
-            figure(now.score),
+            format_score(then.score),
+            format_score(now.score),
             now.model.name,
-            chain(then.model, replay.history),
+            lineage_string(then.model, replay.history),
         )
         table.add_row(*map(Text, cells))
     view.console.print(table)

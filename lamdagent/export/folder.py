@@ -16,7 +16,7 @@ from lamdagent.errors import UserError
 from lamdagent.export.initial import initial
 from lamdagent.export.part import Part, place
 from lamdagent.export.steps import merging, training
-from lamdagent.memory.lineage import chain, past
+from lamdagent.memory.lineage import ancestors, lineage_string
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import COLUMNS, Dataset
 from lamdagent.objects.model import Model
@@ -64,7 +64,7 @@ def write(trial: Trial, history: History, plan: Plan, folder: Path, rows: Rows =
     texts["requirements.txt"] = "".join(f"{name}{_version(name)}\n" for name in packages)
     texts["README.md"] = (
         f"# {trial.model.name}\n\n"
-        f"Made by `{chain(trial.model, history)}`; run `{trial.run_id}` has scores and lineage.\n"
+        f"Made by `{lineage_string(trial.model, history)}`; run `{trial.run_id}` has scores and lineage.\n"
         f"`pip install -r requirements.txt && sh rebuild.sh` makes it again in `models/{trial.model.name}`.\n"
         "On the machine and with the versions that made it (`requirements.txt`), the weights come out the same; "
         "another kind of device or number of processes rounds differently.\n"
@@ -76,7 +76,7 @@ def write(trial: Trial, history: History, plan: Plan, folder: Path, rows: Rows =
 
 def _parts(trial: Trial, history: History, plan: Plan, rows: Rows) -> Iterator[Part]:
     assert trial.model is not None
-    steps = list(past(trial, history).items())
+    steps = list(ancestors(trial, history).items())
     dtypes: dict[str, str | None] = {}
     for count, (model, made) in enumerate([*steps, (trial.model, trial)], 1):
         number, action = f"{count:02}", made.action if made else None

@@ -15,7 +15,7 @@ def action_space(plan: Plan, models: Sequence[Model], history: History, done: Co
     `done`: fingerprints that are not offered either, though the history, which may be an excerpt, lacks them.
     """
     made = [t.model for t in history.actions if t.model and t.score and not t.pruned]
-    others = [t.model for t in history.foreign if t.model and t.model.location and not t.model.initial]
+    others = [t.model for t in history.external if t.model and t.model.location and not t.model.initial]
     unique = {m.fingerprint: m for m in [*models, *others, *made]}
     data = {d.fingerprint: d for t in history.actions if (d := t.dataset)} | {d.fingerprint: d for d in plan.datasets}
     return ActionSpace(

@@ -30,7 +30,7 @@ from lamdagent.objects.checksum import Seal
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan
-from lamdagent.report.data import document, scales, telling_records
+from lamdagent.report.document import document, scales, shown_records
 from lamdagent.report.render import page
 from lamdagent.selection.policy import Decision
 from lamdagent.tracking import schema
@@ -344,7 +344,7 @@ class Journal:
             records = {record.run_id: record for record in self.store.runs()}
             search = records[self.store.real(self.search_run_id)]
             history = self.store.client.get_metric_history(search.run_id, schema.SCORE)
-            shown = telling_records(list(records.values()), search.run_id)
+            shown = shown_records(list(records.values()), search.run_id)
             text = page(document(search, shown, [(m.step, m.value) for m in history]), _links(self.store.uri))
             self.store.log_text(search.run_id, schema.REPORT, text)
         except Exception:

@@ -32,7 +32,7 @@ from lamdagent.loop.run_writer import Journal
 from lamdagent.loop.second_try import both, rows_at_once, with_less_memory
 from lamdagent.loop.shutdown import Interruption
 from lamdagent.loop.terminal import Terminal
-from lamdagent.memory.external.parse import Ours, known_names, seeded
+from lamdagent.memory.external.context import SearchContext, known_names, with_external
 from lamdagent.memory.history import Histories
 from lamdagent.memory.text import memory_text
 from lamdagent.memory.trial import POLICY, RETRYABLE, History, Trial
@@ -170,8 +170,8 @@ class Search:
             return own
         base = own.by_model.get(self.models[0].fingerprint) if self.models else None
         names = known_names(plan.config.models, self.models)
-        ours = Ours(plan.types, plan.datasets, plan.tasks, names, base.scores if base else {})
-        return seeded(own, self.journal.sources.trials(ours))
+        ours = SearchContext(plan.types, plan.datasets, plan.tasks, names, base.scores if base else {})
+        return with_external(own, self.journal.sources.trials(ours))
 
     def space(self, history: History) -> ActionSpace:
         """The legal actions over the initial models and everything produced so far."""
@@ -265,7 +265,7 @@ class Search:
     def _look_at_others(self) -> None:
         for warning in self.journal.sources.refresh():
             self.view.say(warning, "yellow")
-        foreign = self.history().foreign
+        foreign = self.history().external
         joining = [t for t in foreign if t.model and t.model.location and not t.model.initial]
         if self.plan.config.memory.sources:
             self.view.say(f"memory: {len(foreign)} runs of others are understood, {len(joining)} of their models join")

@@ -13,7 +13,7 @@ from rich.text import Text
 from lamdagent.evaluation.gain import difference
 from lamdagent.evaluation.task import Score, Task
 from lamdagent.loop.budget import Budget
-from lamdagent.memory.lineage import chain, figure
+from lamdagent.memory.lineage import format_score, lineage_string
 from lamdagent.memory.trial import History, Trial
 from lamdagent.progress import Progress as Step
 
@@ -100,7 +100,13 @@ class Terminal:
     def trial(self, trial: Trial, history: History, base: Score | None) -> None:
         """One finished or failed trial; its run's job has ended."""
         self.end(trial.run_id)
-        what = chain(trial.model, history) if trial.model else trial.action.describe() if trial.action else trial.name
+        what = (
+            lineage_string(trial.model, history)
+            if trial.model
+            else trial.action.describe()
+            if trial.action
+            else trial.name
+        )
         if trial.status == "failed" or trial.score is None:
             self.say(f"failed  {what}: {trial.status_reason or 'no usable score'}", "red")
             return
@@ -118,9 +124,9 @@ class Terminal:
         fits = self.console.measure(table, options=unlimited).maximum <= self.console.width
         self.console.print(table if fits else _scores(trials, (), base))
         for place, trial in enumerate(trials, 1):
-            self.say(f"{place:3d}  {chain(trial.model, history) if trial.model else trial.name}")
+            self.say(f"{place:3d}  {lineage_string(trial.model, history) if trial.model else trial.name}")
             if trial.test_scores and not fits:
-                tests = ", ".join(f"{name} {figure(score)}" for name, score in trial.test_scores.items())
+                tests = ", ".join(f"{name} {format_score(score)}" for name, score in trial.test_scores.items())
                 self.say(f"     test: {tests}")
 
     def close(self) -> None:
@@ -136,9 +142,9 @@ def _scores(trials: Sequence[Trial], tasks: Sequence[Task], base: Trial | None) 
     for head in heads:
         table.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
     for place, trial in enumerate(trials, 1):
-        row = [str(place), trial.model.name if trial.model else "-", figure(trial.score)]
-        row += [_gain(trial, base), figure(trial.test_score), _test_gain(trial, base)]
-        row += [figure(trial.test_scores.get(task.name)) for task in tasks]
+        row = [str(place), trial.model.name if trial.model else "-", format_score(trial.score)]
+        row += [_gain(trial, base), format_score(trial.test_score), _test_gain(trial, base)]
+        row += [format_score(trial.test_scores.get(task.name)) for task in tasks]
         table.add_row(*map(Text, row))
     return table
 

@@ -6,7 +6,7 @@ from typing import Any
 from lamdagent.actions.action import Action
 from lamdagent.enumeration.space import ActionSpace
 from lamdagent.evaluation.task import Task
-from lamdagent.memory.lineage import chain, figure, summary
+from lamdagent.memory.lineage import format_score, lineage_string, summary
 from lamdagent.memory.trial import RETRYABLE, History, Trial
 from lamdagent.text import one_line
 
@@ -48,20 +48,22 @@ def _sections(history: History, space: ActionSpace, tasks: Sequence[Task]) -> It
 
 
 def _line(trial: Trial, history: History) -> str:
-    what = chain(trial.model, history) if trial.model else summary(trial.action) if trial.action else trial.name
+    what = (
+        lineage_string(trial.model, history) if trial.model else summary(trial.action) if trial.action else trial.name
+    )
     at_hand = trial.model and (trial.model.location or not trial.source)
     name = trial.model.name if trial.model and at_hand else "no model"
     tasks = ", ".join(f"{task} {score.value:.3f}" for task, score in trial.scores.items())
-    return f"{name}: score {figure(trial.score)}{f' ({tasks})' if tasks else ''}: {what}"
+    return f"{name}: score {format_score(trial.score)}{f' ({tasks})' if tasks else ''}: {what}"
 
 
 def _foreign(history: History) -> Iterator[str]:
     """The best of others' trials, their models that are at hand without a score, and what failed with them."""
-    yield from (f"from {t.source}: {_line(t, history)}" for t in history.foreign_scored[:FOREIGN])
-    unscored = [t for t in history.foreign if t.model and t.model.location and not t.score and not t.model.initial]
+    yield from (f"from {t.source}: {_line(t, history)}" for t in history.external_scored[:FOREIGN])
+    unscored = [t for t in history.external if t.model and t.model.location and not t.score and not t.model.initial]
     for trial in unscored[-FOREIGN:]:
         yield f"from {trial.source}: {_line(trial, history)} (not scored, may be an input)"
-    failed = [t for t in history.foreign if t.status == "failed"]
+    failed = [t for t in history.external if t.status == "failed"]
     yield from (f"from {t.source}: {_failure(t)}" for t in reversed(failed[-FAILED:]))
 
 

@@ -102,14 +102,14 @@ def is_scored_action(trial: Trial) -> TypeGuard[ScoredAction]:
 class History:
     """All trials, oldest first. Never changes: a turn makes a new one.
 
-    Trials of others stand apart in `foreign`: they steer, but nothing of theirs is ever the best, the champion or
+    Trials of others stand apart in `external`: they steer, but nothing of theirs is ever the best, the champion or
     tested, since others have measured it. All properties but `by_model` and `experience` are of ours alone.
     """
 
     trials: tuple[Trial, ...] = ()
     reflection: str = ""
     """The LLM's latest memory update; empty without an LLM."""
-    foreign: tuple[Trial, ...] = ()
+    external: tuple[Trial, ...] = ()
     """What could be understood of others' runs, oldest first."""
 
     def __iter__(self) -> Iterator[Trial]:
@@ -124,7 +124,7 @@ class History:
     @cached_property
     def by_model(self) -> Mapping[str, Trial]:
         """Model fingerprint -> the trial that made (or scored) it, others' too; ours where both did."""
-        return {trial.model.fingerprint: trial for trial in (*self.foreign, *self.trials) if trial.model}
+        return {trial.model.fingerprint: trial for trial in (*self.external, *self.trials) if trial.model}
 
     @cached_property
     def bases(self) -> tuple[Trial, ...]:
@@ -139,7 +139,7 @@ class History:
     @cached_property
     def experience(self) -> tuple[ActionTrial, ...]:
         """Trials of known actions to learn from, others' first, then ours."""
-        return (*filter(has_action, self.foreign), *self.actions)
+        return (*filter(has_action, self.external), *self.actions)
 
     @cached_property
     def scored(self) -> tuple[ScoredTrial, ...]:
@@ -152,9 +152,9 @@ class History:
         return tuple(filter(is_scored_action, self.scored))
 
     @cached_property
-    def foreign_scored(self) -> tuple[ScoredTrial, ...]:
+    def external_scored(self) -> tuple[ScoredTrial, ...]:
         """Others' trials with a score, best first."""
-        return best_first(self.foreign)
+        return best_first(self.external)
 
     @cached_property
     def failed(self) -> tuple[Trial, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lamdagent.actions.action import Action, ActionType, Object, Scalar
 from lamdagent.enumeration.fingerprint import canonical, fingerprint_of
-from lamdagent.memory.lineage import past
+from lamdagent.memory.lineage import ancestors
 from lamdagent.memory.trial import MOST_LOST, RETRYABLE, History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
@@ -113,7 +113,7 @@ def steps(
 
 def _line(last: Trial, history: History) -> Iterator[tuple[Model, Trial | None]]:
     """Every model that the pipeline makes or starts from, inputs before their uses, with its trial."""
-    yield from past(last, history).items()
+    yield from ancestors(last, history).items()
     assert last.model is not None
     yield last.model, last
 

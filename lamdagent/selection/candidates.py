@@ -58,7 +58,7 @@ def training_trials(history: History, most: int = TELLING) -> list[ActionTrial]:
     """
     own = _working_set(history.actions, history.pipelines, most)
     foreign = history.experience[: len(history.experience) - len(history.actions)]
-    best = [trial for trial in history.foreign_scored if has_action(trial)]
+    best = [trial for trial in history.external_scored if has_action(trial)]
     others = _working_set(foreign, best, most - len(own))
     return [*others, *own]
 

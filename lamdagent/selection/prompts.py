@@ -82,7 +82,7 @@ def shown(options: Sequence[Object], history: History, limit: int) -> list[Objec
 def _ranking(history: History) -> dict[str, float]:
     """Fingerprint of a model -> its score; of a dataset -> the best score of what was trained on it."""
     rank: dict[str, float] = {}
-    for trial in sorted((*history.scored, *history.foreign_scored), key=lambda t: -t.score.value):
+    for trial in sorted((*history.scored, *history.external_scored), key=lambda t: -t.score.value):
         inputs = trial.action.data if trial.action else ()
         for fingerprint in [trial.model.fingerprint, *(ref.fingerprint for ref in inputs)]:
             rank.setdefault(fingerprint, trial.score.value)  # the first mention is the best

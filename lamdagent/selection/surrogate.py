@@ -35,7 +35,7 @@ class Prediction:
     std: float
     failure: float
     """Chance of no score."""
-    merit: float
+    acquisition: float
     """Expected improvement over the best so far, times the chance of success."""
 
     def describe(self) -> str:
@@ -74,7 +74,7 @@ class SurrogatePolicy:
 
 def rank(turn: Turn, types: Sequence[ActionType], lineages: dict[str, Features] | None = None) -> list[Prediction]:
     """Candidates of `types`, the most promising first; equals keep the declared order."""
-    return sorted(predict(turn, candidates(turn, types), lineages), key=lambda p: -p.merit)
+    return sorted(predict(turn, candidates(turn, types), lineages), key=lambda p: -p.acquisition)
 
 
 def predict(turn: Turn, actions: Sequence[Action], lineages: dict[str, Features] | None = None) -> list[Prediction]:
@@ -92,8 +92,8 @@ def predict(turn: Turn, actions: Sequence[Action], lineages: dict[str, Features]
     predictions = []
     for action, mean, std in zip(actions, means, stds, strict=True):
         failure = risk(action)
-        merit = (1 - failure) * _expected_improvement(mean, std, best)
-        predictions.append(Prediction(action, mean, std, failure, merit))
+        acquisition = (1 - failure) * _expected_improvement(mean, std, best)
+        predictions.append(Prediction(action, mean, std, failure, acquisition))
     return predictions
 
 

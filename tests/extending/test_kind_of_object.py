@@ -11,7 +11,7 @@ from lamdagent.enumeration.space import ActionSpace
 from lamdagent.errors import ConfigError
 from lamdagent.llm.templates import LLMSettings
 from lamdagent.memory.history import build_history
-from lamdagent.memory.lineage import chain, step
+from lamdagent.memory.lineage import lineage_string, step
 from lamdagent.memory.references import recorded_inputs
 from lamdagent.memory.text import memory_text
 from lamdagent.memory.trial import History
@@ -100,7 +100,7 @@ def test_a_search_uses_it_and_its_runs_say_so(judge: Path, tmp_path: Path) -> No
     past = build_history(records, made.types, made.datasets, made.tasks, resources=made.resources)
     trial = past.by_run[first.run_id]
     assert trial.action is not None and trial.action.resources == (resource,) and not trial.action.missing
-    assert trial.model is not None and "sft_judged(pico_spell, helpful, keep=" in chain(trial.model, past)
+    assert trial.model is not None and "sft_judged(pico_spell, helpful, keep=" in lineage_string(trial.model, past)
     assert step(trial.action)["resources"] == {"helpful": resource.fingerprint}
     gone = build_history(records, made.types, made.datasets, made.tasks).by_run[first.run_id]
     assert gone.action is not None and [ref.name for ref in gone.action.missing] == ["helpful"]
