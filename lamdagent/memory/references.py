@@ -22,13 +22,13 @@ def inputs_tag(action: Action, parents: Sequence[str]) -> dict[str, str]:
 
     `parents`: the run ids of `action.made`, in its order. `recorded_inputs` reads a run without the tag by its names.
     """
-    runs = {(thing.ref.kind, thing.name): run_id for thing, run_id in zip(action.made, parents, strict=True)}
+    runs = {thing.ref: run_id for thing, run_id in zip(action.made, parents, strict=True)}
     inputs = {
         slot: [
             {
                 "kind": ref.kind,
                 "name": ref.name,
-                "run_id": runs.get((ref.kind, ref.name), ref.run_id),
+                "run_id": runs.get(ref, ref.run_id),
                 "fingerprint": ref.fingerprint,
             }
             for ref in refs
