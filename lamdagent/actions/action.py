@@ -27,7 +27,7 @@ class Slot:
     name: str
     """The keyword under which the action's function gets the object."""
     kind: str
-    """`model`, `models` (several of the pool), a kind of data, or the name of another `kinds.ObjectKind`."""
+    """`model`, `models` (several of the pool), a kind of data, or the name of another `object_kinds.ObjectKind`."""
     minimum: int = 1
     """Fewest objects; for `models` at least 2."""
     maximum: int = 1

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 MODEL, DATASET = "model", "dataset"
-"""Kinds of objects that actions can make; every other one is declared by the user, see kinds.py."""
+"""Kinds of objects that actions can make; every other one is declared by the user, see object_kinds.py."""
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,7 @@ class ObjectRef:
     """A reference to one object: a model, a dataset or a resource."""
 
     kind: str
-    """`model`, `dataset`, or the name of another `kinds.ObjectKind`."""
+    """`model`, `dataset`, or the name of another `object_kinds.ObjectKind`."""
     name: str
     """The name that people, prompts and MLflow see."""
     run_id: str = ""

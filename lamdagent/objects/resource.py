@@ -14,7 +14,7 @@ class Resource:
     name: str
     """The key under `resources` in the configuration."""
     kind: str
-    """The name of its `kinds.ObjectKind`; slots of that kind take it."""
+    """The name of its `object_kinds.ObjectKind`; slots of that kind take it."""
     description: str
     """One line that the agent reads."""
     fingerprint: str

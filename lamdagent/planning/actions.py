@@ -13,7 +13,7 @@ from lamdagent.config import ActionConfig, SlotConfig
 from lamdagent.errors import UserError
 from lamdagent.guards import accelerate_config
 from lamdagent.objects.dataset import COLUMNS
-from lamdagent.objects.kinds import find_kind
+from lamdagent.objects.object_kinds import find_kind
 from lamdagent.planning.ranges import choice_faults
 
 SLOT_KINDS = ("model", "models", *COLUMNS)

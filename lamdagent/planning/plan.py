@@ -18,7 +18,7 @@ from lamdagent.memory.external.config_check import source_faults
 from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.compatibility import Frame, known_frames
 from lamdagent.objects.dataset import Dataset
-from lamdagent.objects.kinds import load_resource
+from lamdagent.objects.object_kinds import load_resource
 from lamdagent.objects.model import Model
 from lamdagent.objects.resource import Resource
 from lamdagent.objects.rows import load_dataset

@@ -24,7 +24,7 @@ from lamdagent.loop.run_writer import tasks_tag
 from lamdagent.loop.terminal import Terminal
 from lamdagent.memory.references import recorded_inputs
 from lamdagent.objects.checksum import Seal
-from lamdagent.objects.kinds import load_resource, section_of
+from lamdagent.objects.object_kinds import load_resource, section_of
 from lamdagent.objects.reference import DATASET, ObjectRef
 from lamdagent.objects.rows import load_dataset
 from lamdagent.planning.plan import make_outline

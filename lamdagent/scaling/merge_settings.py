@@ -11,7 +11,7 @@ from lamdagent.config import conf_folder
 from lamdagent.errors import UserError
 from lamdagent.memory.references import recorded_inputs
 from lamdagent.memory.trial import Trial
-from lamdagent.objects.kinds import section_of
+from lamdagent.objects.object_kinds import section_of
 from lamdagent.scaling.pipeline_records import Past
 from lamdagent.tracking import schema
 from lamdagent.tracking.runs import RunRecord

@@ -7,7 +7,7 @@ from typing import Any
 
 from lamdagent.actions.context import Context, chosen_rows
 from lamdagent.actions.sft import sft
-from lamdagent.objects.kinds import resource_kind
+from lamdagent.objects.object_kinds import resource_kind
 from lamdagent.objects.sources import folder_faults
 
 REWARD_MODEL = resource_kind("reward_model", folder_faults)

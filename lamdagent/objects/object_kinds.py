@@ -89,7 +89,7 @@ def find_kind(path: str, given: str) -> ObjectKind:
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{path}: got {given!r}, wanted module:NAME of an ObjectKind ({error})") from None
     if not isinstance(found, ObjectKind) or found.section != "resources":
-        raise UserError(f"{path}: {given} is {type(found).__name__}, wanted what objects.kinds.resource_kind gives")
+        raise UserError(f"{path}: {given} is {type(found).__name__}, wanted what objects.object_kinds.resource_kind gives")
     if found.name in RESERVED:
         raise UserError(f"{path}: {given} has the name {found.name!r}; taken are {', '.join(RESERVED)}")
     return found
