@@ -89,7 +89,8 @@ def test_data_that_are_not_configured_any_more_are_missing_and_not_made_up() -> 
 
 def test_a_tag_that_would_be_too_long_is_not_written() -> None:
     many = [
-        produced(dataclasses.replace(next(space().actions(SFT)), fingerprint=f"{n:08x}" + "0" * 24), f"{n:032x}") for n in range(60)
+        produced(dataclasses.replace(next(space().actions(SFT)), fingerprint=f"{n:08x}" + "0" * 24), f"{n:032x}")
+        for n in range(60)
     ]
     action = dataclasses.replace(
         next(space().actions(SFT)), models=tuple(many), inputs={"models": tuple(m.ref for m in many)}

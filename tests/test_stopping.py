@@ -9,7 +9,7 @@ import pytest
 from mlflow.entities import Run
 
 from lamdagent.config import Config
-from lamdagent.loop.budget import Spent
+from lamdagent.loop.ledger import Spent
 from lamdagent.loop.run_writer import Journal
 from lamdagent.memory.text import memory_text
 from lamdagent.memory.trial import RETRYABLE, History

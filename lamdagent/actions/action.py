@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from lamdagent.objects.dataset import COLUMNS, Dataset
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.kinds import is_kind
 from lamdagent.objects.model import Model
 from lamdagent.objects.reference import DATASET, ObjectRef
 from lamdagent.objects.resource import Resource
@@ -51,7 +52,7 @@ class Slot:
     @property
     def holds_data(self) -> bool:
         """True for a slot of a dataset."""
-        return self.kind in COLUMNS
+        return not self.holds_models and is_kind(self.kind)
 
     @property
     def several(self) -> bool:

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit, urlunsplit
 from mlflow.exceptions import MlflowException
 
 from lamdagent.actions.action import Action
-from lamdagent.champion.promotion import Standing
-from lamdagent.champion.seed_repeats import Spread
+from lamdagent.champion.promotion import PromotionResult
+from lamdagent.champion.seed_repeats import SeedVariance
 from lamdagent.evaluation.gain import Gain
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
-from lamdagent.loop.budget import Spent
+from lamdagent.loop.ledger import Spent
 from lamdagent.memory.external.feed import Sources
 from lamdagent.memory.lineage import recipe, step
 from lamdagent.memory.references import inputs_tag
@@ -32,6 +32,7 @@ from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan
 from lamdagent.report.document import document, scales, shown_records
 from lamdagent.report.render import page
+from lamdagent.scaling.replay_plan import Replay
 from lamdagent.selection.policy import Decision
 from lamdagent.tracking import schema
 from lamdagent.tracking.artifact_layout import local_root
@@ -68,8 +69,8 @@ class Made:
 class Journal:
     """One search's view of the store."""
 
-    def __init__(self, store: Store, plan: Plan, config_yaml: str) -> None:
-        """Nothing is written until `open`.
+    def __init__(self, store: Store, plan: Plan, config_yaml: str, replay: Replay | None = None) -> None:
+        """Nothing is written until `open`. `replay`: the pipelines that the search makes again.
 
         Raises:
             ConfigError: `memory.sources` names experiments or filters that the store does not know.
@@ -77,6 +78,7 @@ class Journal:
         self.store = store
         self.plan = plan
         self.config_yaml = config_yaml
+        self.replay = replay
         self.search_run_id = ""
         self.reflection = ""
         self._seen = time.monotonic()
@@ -104,8 +106,8 @@ class Journal:
         overlap = self.plan.findings.overlap
         tags = {schema.SCALES: scales(self.plan.tasks), schema.FRACTION: fraction_tag(self.plan)}
         tags |= {schema.OVERLAP: overlap} if overlap else {}
-        if self.plan.replay:
-            tags[schema.REPLAYS] = json.dumps([trial.run_id for trial in self.plan.replay.trials])
+        if self.replay:
+            tags[schema.REPLAYS] = json.dumps([trial.run_id for trial in self.replay.trials])
         if last is not None and self.store.was_cut_off(last):
             self.search_run_id = last.run_id
             # Whatever is open under it belongs to the dead, even where an outage has kept us from closing it.
@@ -115,8 +117,11 @@ class Journal:
             usd, gpu = (last.metrics.get(key, 0.0) for key in (schema.COST_USD, schema.COST_GPU_SECONDS))
             self._spent = Spent(0, usd, gpu)
             return Spent(trials, usd, gpu)
-        replay = self.plan.replay
-        name = replay.title if replay else f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
+        name = (
+            self.replay.title
+            if self.replay
+            else f"search {self.plan.config.agent.kind} seed {self.plan.config.search.seed}"
+        )
         tasks = [task.name for task in self.plan.tasks]
         self.search_run_id = self.store.start_search(
             search_id, name, self._params(), self.config_yaml, self._text(), tasks
@@ -300,7 +305,9 @@ class Journal:
             self.store.log_folder(run_id, schema.SAMPLES_FOLDER + "/test", samples)
         shutil.rmtree(output, ignore_errors=True)
 
-    def promoted(self, standings: Sequence[Standing], tests: Mapping[str, Gain], base: Trial, history: History) -> None:
+    def promoted(
+        self, standings: Sequence[PromotionResult], tests: Mapping[str, Gain], base: Trial, history: History
+    ) -> None:
         """Write finalists' standings and gains (`tests`: run id -> gain on the test split), and the champion's run."""
         for standing in standings:
             run_id, test = standing.trial.run_id, tests.get(standing.trial.run_id)
@@ -316,7 +323,7 @@ class Journal:
                 self.store.set_tags(trial.run_id, {schema.STATE: "eligible", schema.STATE_REASON: why})
         self.store.set_tags(self.search_run_id, {schema.CHAMPION: selected or base.run_id})
 
-    def repeated(self, spread: Spread) -> None:
+    def repeated(self, spread: SeedVariance) -> None:
         """Write what a finalist's pipeline scores with other seeds."""
         if spread.scores:
             metrics = {schema.SEEDS_MEAN: spread.mean, schema.SEEDS_COUNT: float(len(spread.scores))}
@@ -404,7 +411,7 @@ class Journal:
     def _params(self) -> dict[str, Any]:
         config = self.plan.config
         agent = config.agent.kind if not config.agent.model else f"{config.agent.kind} {config.agent.model}"
-        agent = "replay" if self.plan.replay else agent
+        agent = "replay" if self.replay else agent
         return {
             "agent": agent,
             "seed": config.search.seed,

@@ -9,7 +9,8 @@ from lamdagent.evaluation.task import Task, weighted_score
 from lamdagent.memory.references import Inputs, recorded_inputs
 from lamdagent.memory.scores import fraction_of, scores_on, stored_gain
 from lamdagent.memory.trial import Status, Trial
-from lamdagent.objects.dataset import COLUMNS, Dataset
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.kinds import is_kind
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.reference import DATASET, ObjectRef
 from lamdagent.objects.resource import Resource
@@ -98,7 +99,7 @@ def _model(record: RunRecord) -> Model:
 def _made(record: RunRecord, action: Action) -> Dataset | None:
     """The rows that the run's action made; None where there are none, or its tag makes no sense."""
     told = parse_json(record.tags.get(schema.DATASET), None)
-    if not isinstance(told, dict) or told.get("kind") not in COLUMNS:
+    if not isinstance(told, dict) or not is_kind(told.get("kind")):
         return None
     fingerprint, home = str(told.get("fingerprint", "")), str(told.get("run_id") or record.run_id)
     if not FINGERPRINT.fullmatch(fingerprint) or not isinstance(told.get("rows"), int):

@@ -4,18 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 from lamdagent.objects.reference import DATASET, ObjectRef
 
-Kind = Literal["sft", "preference", "prompts"]
-
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "sft": ("prompt", "completion"),
-    "preference": ("prompt", "chosen", "rejected"),
-    "prompts": ("prompt",),
-}
-"""Canonical columns of each kind: strings, or lists of {role, content} messages (TRL's conversational form)."""
 MADE = re.compile(r"data-[0-9a-f]{8}")
 """Names of datasets that actions made, as neutral as those of models; the user's own may not look like them."""
 
@@ -26,8 +17,8 @@ class Dataset:
 
     name: str
     """The key under `datasets` in the configuration; see `MADE` for one that an action made."""
-    kind: Kind
-    """What it can be used for."""
+    kind: str
+    """What it can be used for: a name in `kinds.KINDS`, or `module:NAME` of a user's own kind."""
     description: str
     """One line that the agent reads."""
     fingerprint: str

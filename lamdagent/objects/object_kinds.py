@@ -5,7 +5,6 @@ YAML of a resource and of a slot (docs/extending.md).
 """
 
 import hashlib
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamdagent.errors import UserError
-from lamdagent.objects.dataset import COLUMNS, Dataset
+from lamdagent.functions import load_function
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.kinds import KINDS as DATASET_KINDS
+from lamdagent.objects.kinds import is_kind
 from lamdagent.objects.reference import DATASET, MODEL
 from lamdagent.objects.resource import Resource
 from lamdagent.objects.rows import load_dataset
@@ -56,23 +58,23 @@ def resource_kind(
     return ObjectKind(name, "resources", load)
 
 
-KINDS: Mapping[str, ObjectKind] = {
+OBJECT_KINDS: Mapping[str, ObjectKind] = {
     MODEL: ObjectKind(MODEL, "models", None, made_by_actions=True),
     DATASET: ObjectKind(DATASET, "datasets", load_dataset, made_by_actions=True),
 }
 """The kinds that this package has, by name."""
-RESERVED = (*KINDS, "models", *COLUMNS)
+RESERVED = (*OBJECT_KINDS, "models", *DATASET_KINDS)
 """What the name of another kind cannot be: slots use these words."""
 
 
 def section_of(kind: str) -> str:
     """The section of the configuration that declares objects of the kind of that name."""
-    return KINDS[kind].section if kind in KINDS else "resources"
+    return OBJECT_KINDS[kind].section if kind in OBJECT_KINDS else "resources"
 
 
 def noun_of(slot_kind: str) -> str:
     """What prompts call the object in a slot: `model`, `sft dataset` or `reward model`."""
-    if slot_kind in COLUMNS:
+    if slot_kind not in ("model", "models") and is_kind(slot_kind):
         return f"{slot_kind} dataset"
     return slot_kind.replace("_", " ")
 
@@ -83,13 +85,9 @@ def find_kind(path: str, given: str) -> ObjectKind:
     Raises:
         UserError: there is none, or its name is taken.
     """
-    module, _, name = given.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{path}: got {given!r}, wanted module:NAME of an ObjectKind ({error})") from None
+    found = load_function(given, path)
     if not isinstance(found, ObjectKind) or found.section != "resources":
-        raise UserError(f"{path}: {given} is {type(found).__name__}, wanted what objects.object_kinds.resource_kind gives")
+        raise UserError(f"{path}: {given} is {type(found).__name__}, wanted what resource_kind gives")
     if found.name in RESERVED:
         raise UserError(f"{path}: {given} has the name {found.name!r}; taken are {', '.join(RESERVED)}")
     return found

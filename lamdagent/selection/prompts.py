@@ -9,8 +9,8 @@ from lamdagent.llm.templates import LLMSettings, chat, goal_part, prompt
 from lamdagent.llm.types import Message
 from lamdagent.memory.trial import History
 from lamdagent.objects.dataset import Dataset
-from lamdagent.objects.object_kinds import noun_of
 from lamdagent.objects.model import Model
+from lamdagent.objects.object_kinds import noun_of
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.schemas import object_form, open_grid
 from lamdagent.text import as_data, one_line, quoted

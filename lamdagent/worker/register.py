@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,17 @@ def _write(path: Path, info: Any, run_id: str, folder: Path, card: Any, place: C
         mlflow_model=info,
         task="llm/v1/chat" if tokenizer.chat_template else "llm/v1/completions",  # how `mlflow models serve` is asked
         model_card=card,
-        # Said here: MLflow would load the model in a child process to find them out.
-        pip_requirements=[f"{module.__name__}=={module.__version__}" for module in (mlflow, torch, transformers)],
+        pip_requirements=_requirements(),
     )
     (path / "LICENSE.txt").unlink(missing_ok=True)  # MLflow's guess; the card has the licence
+
+
+def _requirements() -> list[str]:
+    """What loads the model; without it MLflow would load the model in a child process to find out.
+
+    Of a version such as 2.13.0+cpu only 2.13.0: registries list no builds, and MLflow warns of those it cannot compare.
+    """
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in ("mlflow", "torch", "transformers")]
 
 
 def _link_or_copy(source: str, target: str) -> None:

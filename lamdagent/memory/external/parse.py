@@ -12,7 +12,8 @@ from lamdagent.config import SourceConfig
 from lamdagent.evaluation.task import Score, weighted_score
 from lamdagent.memory.external.context import ParsedRun, SearchContext, Unparsed, is_field_path, value_at
 from lamdagent.memory.external.own_runs import parse_own_runs
-from lamdagent.memory.external.values import UNSURE, UNTOLD, levelled, product, trainer_of
+from lamdagent.memory.external.user_mapping import translation
+from lamdagent.memory.external.values import UNSURE, UNTOLD, normalized, product, trainer_of
 from lamdagent.memory.trial import Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
@@ -53,10 +54,15 @@ class _Parser:
         self._types = {t.name: t for t in ours.types}
         self._datasets = {d.name: d for d in ours.datasets}
         self._made: dict[str, Model] = {}
+        self._translate = translation(source.mapping)
 
     def read(self, record: RunRecord) -> ParsedRun:
         notes: list[str] = []
         name = one_line(record.name, 80)
+        told = self._translate(record)
+        if isinstance(told, str):
+            return ParsedRun(record.run_id, name, skipped=told)
+        record = told
         try:
             trial = self._trial(record, notes)
         except Unparsed as fault:
@@ -219,7 +225,7 @@ class _Parser:
             factor = (task.high - task.low) / (given.high - given.low)
             error = record.metrics.get(given.stderr or "", math.nan)
             error = error * factor if math.isfinite(error) and error > 0 else UNSURE * (task.high - task.low)
-            scores[task.name] = Score(levelled(value, given, task), error)
+            scores[task.name] = Score(normalized(value, given, task), error)
         return scores
 
     def _weighted(self, scores: Mapping[str, Score], notes: list[str]) -> Score | None:

@@ -4,19 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lamdagent.actions.action import Scalar
+from lamdagent.actions.methods import METHODS
 from lamdagent.config import ForeignScoreConfig
 from lamdagent.evaluation.task import Task
 from lamdagent.text import one_line
 
 TRAINERS: Mapping[str, str] = {  # from the most special to the plainest; the params are TRL's own
     "center_rewards_coefficient": "reward",
-    "teacher_model_name_or_path": "distill",
-    "normalize_advantages": "rloo",
-    "num_generations": "grpo",
-    "desirable_weight": "kto",
-    "precompute_ref_log_probs": "dpo",
-    "completion_only_loss": "sft",
-    "dataset_text_field": "sft",
+    **{sign: method.name for method in METHODS.values() for sign in method.signs},
     "per_device_train_batch_size": "trainer",
 }
 """A param that gives a trainer away -> our word for what it does; `trainer`: the Hugging Face Trainer, of any loss."""
@@ -31,10 +26,10 @@ def trainer_of(params: Mapping[str, str]) -> str:
     return next((word for key, word in TRAINERS.items() if key in params), "")
 
 
-def levelled(value: float, given: ForeignScoreConfig, task: Task) -> float:
+def normalized(value: float, given: ForeignScoreConfig, task: Task) -> float:
     """Their value on the task's own scale: range onto range, turned round where the directions differ, cut at its ends.
 
-    >>> levelled(80.0, ForeignScoreConfig("acc", 0.0, 100.0), Task("t", "t", "m", low=0.0, high=1.0))
+    >>> normalized(80.0, ForeignScoreConfig("acc", 0.0, 100.0), Task("t", "t", "m", low=0.0, high=1.0))
     0.8
     """
     share = min(1.0, max(0.0, (value - given.low) / (given.high - given.low)))
