@@ -142,7 +142,7 @@ class TestOffers:
         assert set(only) == {base, old}
 
 
-FIRST_TWO = Slot("models", "models", 2, 2, role="initial", mirror="weight")
+FIRST_TWO = Slot("models", "models", 2, 2, role="initial", complement="weight")
 ALONE = dataclasses.replace(LINEAR, name="alone", slots=(FIRST_TWO,))
 
 

@@ -23,13 +23,14 @@ from lamdagent.execution.executor import Failed
 from lamdagent.loop.ledger import Spent
 from lamdagent.memory.external.feed import Sources
 from lamdagent.memory.lineage import recipe, step
+from lamdagent.memory.references import inputs_tag
 from lamdagent.memory.scores import scores_on
 from lamdagent.memory.trial import RETRYABLE, History, Trial
 from lamdagent.objects.checksum import Seal
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan
-from lamdagent.report.data import document, scales, telling_records
+from lamdagent.report.document import document, scales, shown_records
 from lamdagent.report.render import page
 from lamdagent.scaling.replay_plan import Replay
 from lamdagent.selection.policy import Decision
@@ -190,10 +191,11 @@ class Journal:
         """
         action = decision.action
         text = f"**{action.describe()}**\n\nPolicy `{decision.policy}`: {_plain(decision.reason)}"
-        name = f"{action.type} {'+'.join(d.name for d in action.datasets) or 'of ' + str(len(action.models))}"
-        tags = self._tags(decision, plan) | {schema.CLAIM: ASKED}
+        name = f"{action.type} {'+'.join(ref.name for ref in action.data) or 'of ' + str(len(action.models))}"
+        parents = _parents(action, history)
+        tags = self._tags(decision, plan, parents) | {schema.CLAIM: ASKED}
         run_id = self.store.start_run(
-            self.search_run_id, "action", name, tags, action.params(), parents=_parents(action, history), text=text
+            self.search_run_id, "action", name, tags, action.params(), parents=parents, text=text
         )
         if not self.store.claim(run_id):
             return None
@@ -232,13 +234,19 @@ class Journal:
     ) -> None:
         """Take over a finished run of the same action in another experiment."""
         weights = known.tags.get(schema.WEIGHTS) or f"runs:/{known.run_id}/{schema.MODEL_FOLDER}"
+        parents = _parents(decision.action, history)
         run_id = self.store.start_run(
             self.search_run_id,
             "action",
             known.name,
-            {**self._tags(decision, plan), schema.REUSED: known.run_id, schema.WEIGHTS: weights, **_lineage(known)},
+            {
+                **self._tags(decision, plan, parents),
+                schema.REUSED: known.run_id,
+                schema.WEIGHTS: weights,
+                **_lineage(known),
+            },
             decision.action.params(),
-            parents=_parents(decision.action, history),
+            parents=parents,
             text=f"Nothing was run: the result of run `{known.run_id}` in another experiment stands here.",
         )
         scores = scores_on(known, plan.tasks, schema.TASK_PREFIX)
@@ -343,7 +351,7 @@ class Journal:
             records = {record.run_id: record for record in self.store.runs()}
             search = records[self.store.real(self.search_run_id)]
             history = self.store.client.get_metric_history(search.run_id, schema.SCORE)
-            shown = telling_records(list(records.values()), search.run_id)
+            shown = shown_records(list(records.values()), search.run_id)
             text = page(document(search, shown, [(m.step, m.value) for m in history]), _links(self.store.uri))
             self.store.log_text(search.run_id, schema.REPORT, text)
         except Exception:
@@ -383,12 +391,13 @@ class Journal:
         if staged is not None:
             shutil.rmtree(staged, ignore_errors=True)
 
-    def _tags(self, decision: Decision, plan: Plan) -> dict[str, str]:
+    def _tags(self, decision: Decision, plan: Plan, parents: Sequence[str]) -> dict[str, str]:
         action = decision.action
         return {
             schema.ACTION: action.type,
             schema.FINGERPRINT: action.fingerprint,
             schema.SLOTS: json.dumps({slot: list(names) for slot, names in action.slots.items()}),
+            **inputs_tag(action, parents),
             schema.POLICY: decision.policy,
             schema.REASON: _plain(decision.reason),
             schema.PROMPT_VERSION: decision.prompt_version,
@@ -409,6 +418,7 @@ class Journal:
             "data_fraction": config.data_fraction,
             "models": ", ".join(config.models),
             "datasets": ", ".join(config.datasets),
+            **({"resources": ", ".join(config.resources)} if config.resources else {}),
             "actions": ", ".join(config.actions),
             "tasks": ", ".join(f"{t.name} x {t.weight:g}" for t in self.plan.tasks),
         }

@@ -20,7 +20,7 @@ from lamdagent.loop.ledger import Ledger
 from lamdagent.loop.limits import Limits
 from lamdagent.loop.phases import Phase
 from lamdagent.loop.world import World
-from lamdagent.memory.external.parse import Ours, known_names, seeded
+from lamdagent.memory.external.context import SearchContext, known_names, with_external
 from lamdagent.memory.history import Histories
 from lamdagent.memory.text import memory_text
 from lamdagent.memory.trial import History
@@ -49,7 +49,7 @@ class Session:
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
         self.jobs = JobFactory(plan, world.runs, Path(self.work.name))
         self._fraction = plan.config.scope
-        self._histories = Histories(plan.types, plan.datasets, plan.tasks, self._fraction)
+        self._histories = Histories(plan.types, plan.datasets, plan.tasks, self._fraction, plan.resources)
 
     def enter(self, phase: Phase) -> None:
         """Compare runs of the phase's data fraction from now on."""
@@ -57,7 +57,9 @@ class Session:
             return
         self._fraction = phase.fraction
         self.plan = self.plan.at(phase.fraction)
-        self._histories = Histories(self.plan.types, self.plan.datasets, self.plan.tasks, phase.fraction)
+        self._histories = Histories(
+            self.plan.types, self.plan.datasets, self.plan.tasks, phase.fraction, self.plan.resources
+        )
         self.world.runs.climbed(self.plan)
 
     def history(self) -> History:
@@ -68,8 +70,8 @@ class Session:
             return own
         base = own.by_model.get(self.models[0].fingerprint) if self.models else None
         names = known_names(plan.config.models, self.models)
-        ours = Ours(plan.types, plan.datasets, plan.tasks, names, base.scores if base else {})
-        return seeded(own, runs.sources.trials(ours))
+        ours = SearchContext(plan.types, plan.datasets, plan.tasks, names, base.scores if base else {})
+        return with_external(own, runs.sources.trials(ours))
 
     def space(self, history: History) -> ActionSpace:
         """The legal actions over the initial models and everything produced so far."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamdagent.evaluation.task import Score, Task
-from lamdagent.memory.lineage import chain
+from lamdagent.memory.lineage import lineage_string
 from lamdagent.memory.trial import History, Trial
 from lamdagent.progress import Progress as Step
 from lamdagent.report import leaderboard
@@ -107,7 +107,13 @@ class Terminal:
     def trial(self, trial: Trial, history: History, base: Score | None) -> None:
         """One finished or failed trial; its run's job has ended."""
         self.end(trial.run_id)
-        what = chain(trial.model, history) if trial.model else trial.action.describe() if trial.action else trial.name
+        what = (
+            lineage_string(trial.model, history)
+            if trial.model
+            else trial.action.describe()
+            if trial.action
+            else trial.name
+        )
         if trial.status == "failed" or trial.score is None:
             self.say(f"failed  {what}: {trial.status_reason or 'no usable score'}", "red")
             return
@@ -152,7 +158,7 @@ class Terminal:
         fits = self.console.measure(wide, options=unlimited).maximum <= self.console.width
         self.console.print(wide if fits else narrow)
         for place, trial in enumerate(trials, 1):
-            self.say(f"{place:3d}  {chain(trial.model, history) if trial.model else trial.name}")
+            self.say(f"{place:3d}  {lineage_string(trial.model, history) if trial.model else trial.name}")
             if trial.test_scores and not fits:
                 self.say(f"     test: {leaderboard.tested(trial)}")
 

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+
+from lamdagent.objects.reference import MODEL, ObjectRef
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ class Model:
     def name(self) -> str:
         """The neutral name that people, prompts and MLflow see."""
         return f"model-{self.fingerprint[:8]}"
+
+    @cached_property
+    def ref(self) -> ObjectRef:
+        """The reference to it."""
+        return ObjectRef(MODEL, self.name, self.run_id or "", self.fingerprint)
 
     @property
     def initial(self) -> bool:
