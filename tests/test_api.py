@@ -220,7 +220,7 @@ class TestSearch:
         assert result.search_run_id == runs[0].info.run_id and runs[0].info.status == "FINISHED"
         assert [trial.run_id for trial in result.history] == [run.info.run_id for run in runs[1:]]
         assert result.champion is not None and result.champion in result.history.best
-        assert {standing.trial.run_id for standing in result.standings} <= {t.run_id for t in result.history}
+        assert {promotion.trial.run_id for promotion in result.promotions} <= {t.run_id for t in result.history}
         assert result.reason == "4 trials are done" and result.experiment == "lamdagent-smoke"
         assert result.tracking_uri == f"sqlite:///{shelf.folder}/mlflow.db"
 
