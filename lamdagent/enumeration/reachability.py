@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lamdagent.actions.action import ActionType, Slot
 from lamdagent.enumeration.space import ActionSpace, produced
-from lamdagent.objects.compatibility import Frame, misfits
+from lamdagent.objects.compatibility import MergeSignature, incompatibilities
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.kinds import dataset_kind
 from lamdagent.objects.model import Model
@@ -22,7 +22,7 @@ def unreachable(
     models: Sequence[Model],
     datasets: Sequence[Dataset],
     max_depth: int | None = None,
-    frames: Mapping[str, Frame] | None = None,
+    frames: Mapping[str, MergeSignature] | None = None,
     open_pool: bool = False,
     resources: Sequence[Resource] = (),
 ) -> list[str]:
@@ -97,7 +97,7 @@ def _no_data(action_type: ActionType, data: Sequence[Dataset | Resource]) -> str
 
 
 def _no_models(
-    action_type: ActionType, pool: Sequence[Model], max_depth: int | None, frames: Mapping[str, Frame]
+    action_type: ActionType, pool: Sequence[Model], max_depth: int | None, frames: Mapping[str, MergeSignature]
 ) -> str:
     """Why the models that can exist are not what the type takes."""
     inputs = [m for m in pool if max_depth is None or m.depth < max_depth]
@@ -114,5 +114,7 @@ def _no_models(
     if len(inputs) == 1 and unlike_slot:
         only = f"but there is only one, and no action can produce a second{limit}"
         return f"its slot {unlike_slot!r} takes another model, {only}"
-    unlike = "; ".join(misfits(frames)) or "they differ in architecture, vocabulary or the base they descend from"
+    unlike = (
+        "; ".join(incompatibilities(frames)) or "they differ in architecture, vocabulary or the base they descend from"
+    )
     return f"no models that can exist fit together in it: {unlike}. Add models that fit, or take {action_type.name} out"

@@ -17,7 +17,7 @@ from lamdagent.loop.ledger import OpenRun
 from lamdagent.loop.session import Session
 from lamdagent.memory.trial import Trial
 from lamdagent.objects.adapters import spec_of
-from lamdagent.objects.compatibility import known_frames, misfits
+from lamdagent.objects.compatibility import incompatibilities, known_signatures
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.sources import full_spec
 from lamdagent.planning.plan import Plan
@@ -127,11 +127,11 @@ def _initial_model(name: str, prepared: Any, plan: Plan) -> Model:
 
 def _check_reachability(ready: Mapping[str, Model], search: Session) -> None:
     """Repeat the check of the plan: the contents of a GGUF file or of a function are known only now."""
-    frames = known_frames({name: Path(model.location) for name, model in ready.items()})
+    frames = known_signatures({name: Path(model.location) for name, model in ready.items()})
     if faults := search.plan.unreachable(list(ready.values()), frames):
         raise ConfigError(faults)
     if any(t.takes_several_models for t in search.plan.types):
-        for sentence in misfits(frames):
+        for sentence in incompatibilities(frames):
             search.world.view.say(f"{sentence}. Only models that fit are offered together", "yellow")
 
 

@@ -62,7 +62,8 @@ class Model:
     bytes: int = field(default=0, compare=False)
     """Size of its files; 0 when unknown."""
     frame: str = field(default="", compare=False)
-    """`fit.Frame.digest` of its files; merges need it equal. Empty when unknown: then its base's counts."""
+    """`compatibility.MergeSignature.digest` of its files; merges need it equal. Empty when it is
+    not known: then its base's counts."""
 
     @property
     def name(self) -> str:

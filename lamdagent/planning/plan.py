@@ -18,7 +18,7 @@ from lamdagent.guards import accelerate_config
 from lamdagent.guards.preflight import Findings, preflight
 from lamdagent.memory.external.config_check import source_faults
 from lamdagent.objects.adapters import spec_of
-from lamdagent.objects.compatibility import Frame, known_frames
+from lamdagent.objects.compatibility import MergeSignature, known_signatures
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.objects.object_kinds import load_resource
@@ -52,7 +52,7 @@ class Plan:
         """The same with another share of the data."""
         return dataclasses.replace(self, config=dataclasses.replace(self.config, data_fraction=fraction))
 
-    def unreachable(self, models: Sequence[Model], frames: Mapping[str, Frame]) -> list[str]:
+    def unreachable(self, models: Sequence[Model], frames: Mapping[str, MergeSignature]) -> list[str]:
         """Faults for actions that can never run on these initial models; others' models may join them."""
         joined = bool(self.config.memory.sources)
         return unreachable(
@@ -155,7 +155,7 @@ def _out_of_reach(plan: Plan) -> list[str]:
     """Of what can be told before a model is fetched: models fit as long as not all of their files are at hand."""
     given = plan.config.models
     specs = {name: dataclasses.asdict(settings) for name, settings in given.items()}
-    frames = known_frames({name: local_path(spec) for name, spec in specs.items() if kind_of(spec) == "folder"})
+    frames = known_signatures({name: local_path(spec) for name, spec in specs.items() if kind_of(spec) == "folder"})
     models = [stand_in(name, settings.source) for name, settings in given.items()]
     if len(frames) == len(models):
         digests = [frame.digest for frame in frames.values()]

@@ -10,7 +10,7 @@ from lamdagent.errors import UserError
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.gathered import ROWS
 from lamdagent.objects.reference import ObjectRef
-from lamdagent.objects.rows import fingerprint_of_rows, keep, kept
+from lamdagent.objects.rows import cached_path, fingerprint_of_rows, store_rows
 from lamdagent.text import one_line
 from lamdagent.tracking.store import Store
 
@@ -30,7 +30,7 @@ def made_rows(store: Store, ref: ObjectRef, path: str) -> Path:
     Raises:
         UserError: the run has them no more, or other ones.
     """
-    there = kept(ref.fingerprint)
+    there = cached_path(ref.fingerprint)
     if there.exists():
         return there
     uri = f"{store.located(path)}/{ROWS}"
@@ -43,4 +43,4 @@ def made_rows(store: Store, ref: ObjectRef, path: str) -> Path:
         text = Path(found).read_text(encoding="utf-8")
     if fingerprint_of_rows(text) != ref.fingerprint:
         raise UserError(f"The rows of {ref.name} in the run {ref.run_id} are not those that its action made.")
-    return keep(text)
+    return store_rows(text)
