@@ -97,7 +97,7 @@ def _scores(trial: Trial, base: Trial | None, plan: Plan) -> str:
 
 
 def _all_scores(trial: Trial) -> dict[tuple[str, str], Score | None]:
-    """By split and task; the task "" is the weighted score."""
+    """(split, task) -> score; the task "" is the weighted score."""
     search = {("search", name): score for name, score in trial.scores.items()}
     test = {("test", name): score for name, score in trial.test_scores.items()}
     return {**search, **test, ("search", ""): trial.score, ("test", ""): trial.test_score}
@@ -145,7 +145,7 @@ def _origin(model: Model) -> tuple[str, str]:
 
 
 def _license(model: Model) -> str:
-    """As the hub writes it."""
+    """The licence as the hub writes it; empty when none is stated."""
     return model.origin.license.lower() if model.origin else ""
 
 

@@ -103,7 +103,7 @@ class Session:
         return phase.limits.timeout_s(self.ledger, own_s, self.reserve_s(history))
 
     def execute(self, job: Job) -> Finished | Failed:
-        """How `job` ends, where no other job runs."""
+        """The end of `job`, which runs alone."""
         return next(self.pool.as_completed([job]))
 
     def say_news_of_sources(self) -> None:

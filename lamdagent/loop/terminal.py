@@ -1,4 +1,4 @@
-"""What the user sees while a search runs: one line per finished thing, and on a terminal a live line below them."""
+"""The output of a search: one line per finished thing, and on a terminal a live line per running job."""
 
 import logging
 import sys

@@ -18,7 +18,7 @@ from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 
 State = Literal["made", "running", "failed", "due", "waits"]
-"""How far a step is. `due`: it can start now. `waits`: an input is not made yet, or never will be."""
+"""The state of a step. `due`: it can start now. `waits`: an input is not made yet, or never will be."""
 
 
 @dataclass(frozen=True)

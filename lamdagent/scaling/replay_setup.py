@@ -1,4 +1,4 @@
-"""From runs of the store and a command line to the plan of a replay: the earlier settings with the new values."""
+"""The setup of a replay, from runs of the store and a command line: the earlier settings with the new values."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
