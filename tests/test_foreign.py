@@ -38,7 +38,7 @@ from lamdagent.selection.policy import Turn
 from lamdagent.selection.surrogate import SurrogatePolicy, rank
 from lamdagent.selection.tpe import TPEPolicy
 from lamdagent.tracking import schema
-from lamdagent.tracking.artifact_layout import gathered, look
+from lamdagent.tracking.artifact_layout import inspect, materialize
 from lamdagent.tracking.connect import open_client
 from lamdagent.tracking.runs import RunRecord, Weights
 from tests.builders import DATASETS, LINEAR, TASKS, base_trial, model, trial_of
@@ -553,21 +553,21 @@ class TestLayouts:
 
     def test_plain_in_place(self, client: MlflowClient, tmp_path: Path) -> None:
         uri = self.put(client, tmp_path, **self.files(""), **{"optimizer.pt": "o"})
-        assert look(client, uri) == Weights(uri, "LlamaForCausalLM", 512)
-        assert (gathered(client, uri) / "optimizer.pt").exists(), "in place: theirs, as it is"
+        assert inspect(client, uri) == Weights(uri, "LlamaForCausalLM", 512)
+        assert (materialize(client, uri) / "optimizer.pt").exists(), "in place: theirs, as it is"
 
     def test_checkpoint_of_the_trainer(self, client: MlflowClient, tmp_path: Path) -> None:
         more = {"MLmodel": "", "python_model.pkl": "evil", "artifacts__checkpoint-3__optimizer.pt": "o"}
         uri = self.put(client, tmp_path, **self.files("artifacts__checkpoint-3__"), **more)
-        assert look(client, uri).location == uri
-        names = {path.name for path in gathered(client, uri).iterdir()}
+        assert inspect(client, uri).location == uri
+        names = {path.name for path in materialize(client, uri).iterdir()}
         assert names == {"config.json", "model.safetensors", "tokenizer.json"}
 
     def test_flavour_of_mlflow(self, client: MlflowClient, tmp_path: Path) -> None:
         files = self.files("model__")
         tokenizer = {"components__tokenizer__tokenizer.json": files.pop("model__tokenizer.json"), "MLmodel": ""}
         uri = self.put(client, tmp_path, **files, **tokenizer)
-        names = {path.name for path in gathered(client, uri).iterdir()}
+        names = {path.name for path in materialize(client, uri).iterdir()}
         assert names == {"config.json", "model.safetensors", "tokenizer.json"}
 
     @pytest.mark.parametrize(
@@ -585,12 +585,12 @@ class TestLayouts:
     def test_what_cannot_be_used_says_why(
         self, client: MlflowClient, tmp_path: Path, files: dict[str, str], words: str
     ) -> None:
-        found = look(client, self.put(client, tmp_path, **files))
+        found = inspect(client, self.put(client, tmp_path, **files))
         assert found.location == "" and words in found.problem
 
     def test_code_of_its_own_is_never_run(self, client: MlflowClient, tmp_path: Path) -> None:
         uri = self.put(client, tmp_path, **self.files("", auto_map="x"))
-        assert "without code of its own" in look(client, uri).problem
+        assert "without code of its own" in inspect(client, uri).problem
 
     def test_a_run_that_is_gone(self, client: MlflowClient) -> None:
-        assert "cannot be read" in look(client, "runs:/none/model").problem
+        assert "cannot be read" in inspect(client, "runs:/none/model").problem

@@ -13,7 +13,7 @@ from lamdagent.config import BudgetConfig, conf_folder, read
 from lamdagent.execution.executor import Failed, Finished, Job
 from lamdagent.loop.budget import Budget
 from lamdagent.loop.job_pool import Flight
-from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.run_writer import RunWriter
 from lamdagent.loop.search import Search
 from lamdagent.loop.terminal import Terminal
 from lamdagent.planning.plan import make_plan
@@ -23,7 +23,7 @@ from lamdagent.selection.random_policy import RandomPolicy
 from lamdagent.selection.registry import Agent
 from lamdagent.selection.surrogate import SurrogatePolicy
 from lamdagent.selection.tpe import TPEPolicy
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.store import RunStore
 from tests import builders
 from tests.searches import client_of, of_kind, runs_of, search, tag
 from tests.several import Several
@@ -169,7 +169,7 @@ class TestSearch:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             plan = make_plan(read(node))
-            journal = Journal(Store(plan.config.tracking.uri, plan.config.tracking.experiment), plan, "")
+            journal = RunWriter(RunStore(plan.config.tracking.uri, plan.config.tracking.experiment), plan, "")
             try:
                 Search(plan, journal, executor, Agent(watching, "watching"), view).run()
             finally:

@@ -2,12 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from lamdagent.champion.promotion import Standing, promoted
+from lamdagent.champion.writing import write_promotion
 from lamdagent.evaluation.gain import Gain, Items, gain_over
 from lamdagent.evaluation.task import Score, Split
-from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.run_writer import RunWriter
 from lamdagent.memory.scores import fraction_of
 from lamdagent.memory.trial import POLICY, History, Trial
 from lamdagent.planning.plan import Plan
@@ -22,7 +22,7 @@ def finalists(history: History, most: int) -> list[Trial]:
     return [trial for trial in actions if not trial.pruned][:most]
 
 
-def promote(best: Sequence[Trial], history: History, journal: Journal, plan: Plan) -> list[Standing]:
+def promote(best: Sequence[Trial], history: History, journal: RunWriter, plan: Plan) -> list[Standing]:
     """The standings of finalists, written to the store with their gains on both splits; none without a base's score."""
     base = history.base()
     if base is None:
@@ -30,7 +30,7 @@ def promote(best: Sequence[Trial], history: History, journal: Journal, plan: Pla
     gains = _gains(best, history, journal, plan, "search")
     standings = promoted([(trial, gains[trial.run_id]) for trial in best], plan.config.champion.beyond)
     tests = _gains(best, history, journal, plan, "test")
-    journal.promoted(standings, tests, base, history)
+    write_promotion(journal.store, journal.session.run_id, standings, tests, base, history)
     return standings
 
 
@@ -49,7 +49,9 @@ def champion_of_more_data(records: Sequence[RunRecord], scope: float | None) -> 
     return next((record.run_id for record in larger if record.tags.get(schema.STATE) == "selected"), "")
 
 
-def _gains(trials: Sequence[Trial], history: History, journal: Journal, plan: Plan, split: Split) -> Mapping[str, Gain]:
+def _gains(
+    trials: Sequence[Trial], history: History, journal: RunWriter, plan: Plan, split: Split
+) -> Mapping[str, Gain]:
     """Run id -> gain over the best base on the split, of those that both have scores there."""
     base, found = history.base(), dict[str, Gain]()
     if base is None or not trials:
@@ -67,12 +69,12 @@ def _scores(trial: Trial, split: Split) -> Mapping[str, Score]:
     return trial.scores if split == "search" else trial.test_scores
 
 
-def _items(journal: Journal, trial: Trial, history: History, plan: Plan, split: Split) -> Items:
+def _items(journal: RunWriter, trial: Trial, history: History, plan: Plan, split: Split) -> Items:
     """Of every run that has measured the model; without those that cannot be read: they are unpaired then."""
     store, found = journal.store, dict[str, Mapping[str, float]]()
     own = trial.model.fingerprint if trial.model else ""
     measured = [t for t in history.trials if t.model and t.model.fingerprint == own]
     for run_id in filter(None, (run_id for t in measured for run_id in (t.reused, t.run_id))):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            found |= store.courier.attempt(partial(items_of, store.client, run_id, split, plan.tasks)) or {}
+            found |= items_of(store, run_id, split, plan.tasks)
     return found

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lamdagent.config import Config, read
 from lamdagent.loop.terminal import standard_output
-from lamdagent.memory.external.feed import Sample, Sources, open_to_read, sample
+from lamdagent.memory.external.feed import Sources
 from lamdagent.memory.external.parse import Ours, Reading, known_names
 from lamdagent.memory.external.suggestion import suggest
 from lamdagent.memory.history import build_history
@@ -24,7 +24,8 @@ from lamdagent.memory.lineage import figure
 from lamdagent.memory.trial import Trial
 from lamdagent.planning.plan import Outline, make_outline, stand_in
 from lamdagent.text import one_line
-from lamdagent.tracking.queries import BASES, ask
+from lamdagent.tracking.external import Sample, open_to_read
+from lamdagent.tracking.queries import BASES
 from lamdagent.tracking.schema import KIND
 
 OUR_BASES = f"tags.`{KIND}` = 'base'"
@@ -41,21 +42,18 @@ def start(node: DictConfig, as_json: bool = False) -> None:
     """
     config = read(node)
     outline = make_outline(config)
-    client = open_to_read(config.tracking.uri)
-    own = client.get_experiment_by_name(config.tracking.experiment)
-    own_id = own.experiment_id if own else ""
+    reader = open_to_read(config.tracking.uri)
+    own_id = reader.experiment_id(config.tracking.experiment)
     if not config.memory.sources:
-        samples = [s for s in sample(client) if s.experiment_id != own_id or not config.actions]
+        samples = [s for s in reader.samples() if s.experiment_id != own_id or not config.actions]
         _overview(samples, config, as_json)
         return
-    sources = Sources(client, config.memory.sources, own_id)
+    sources = Sources(reader, config.memory.sources, own_id)
     warnings = sources.refresh()
-    readings = sources.readings(
-        _ours(outline, ask(client, own_id, OUR_BASES, BASES, "attributes.start_time DESC") if own else [])
-    )
+    readings = sources.readings(_ours(outline, reader.newest(own_id, OUR_BASES, BASES) if own_id else []))
     gaps = {name for name, found in readings.items() if not any(r.trial and r.trial.scores for r in found)}
     wanted = [str(e) for name in gaps for e in config.memory.sources[name].experiments]
-    samples = [s for s in sample(client) if wanted and {s.name, s.experiment_id} & set(wanted)]
+    samples = [s for s in reader.samples() if wanted and {s.name, s.experiment_id} & set(wanted)]
     if as_json:
         found = {name: _summary(rows) for name, rows in readings.items()}
         print(json.dumps({"sources": found, "warnings": warnings, "suggested": _suggestions(samples, config)}))

@@ -8,11 +8,13 @@ from lamdagent.config import read
 from lamdagent.errors import UserError
 from lamdagent.execution.disk import in_words
 from lamdagent.loop.terminal import standard_output
-from lamdagent.memory.external.feed import open_to_read
 from lamdagent.memory.history import build_history
 from lamdagent.memory.lineage import chain, figure
 from lamdagent.planning.plan import make_outline
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.external import open_to_read
+from lamdagent.tracking.reading import read_every_run
+from lamdagent.tracking.store import RunStore
+from lamdagent.tracking.weights import delete_weights
 from lamdagent.weights import pruning
 
 
@@ -29,24 +31,24 @@ def start(node: DictConfig) -> None:
             "such as `python -m lamdagent prune +experiment=tooluse`"
         )
     outline = make_outline(config)
-    if open_to_read(config.tracking.uri).get_experiment_by_name(config.tracking.experiment) is None:
+    if not open_to_read(config.tracking.uri).experiment_id(config.tracking.experiment):
         raise UserError(f"prune: the store has no experiment {config.tracking.experiment!r}; set tracking.experiment")
-    store = Store(config.tracking.uri, config.tracking.experiment)
-    history = build_history(store.every(), outline.types, outline.datasets, outline.tasks)
-    found = pruning.judged(store, history, outline.tasks, config)
-    sizes = {verdict.trial.run_id: pruning.size(store, verdict.trial) for verdict in found}
+    store = RunStore(config.tracking.uri, config.tracking.experiment)
+    history = build_history(read_every_run(store), outline.types, outline.datasets, outline.tasks)
+    found = pruning.decisions(store, history, outline.tasks, config)
+    sizes = {decision.trial.run_id: pruning.size(store, decision.trial) for decision in found}
     table = Table(title=f"Weights in the experiment {store.experiment}", title_justify="left")
     for head in ("model", "score", "size", "stays because", "made by"):
         table.add_column(head, overflow="fold", justify="right" if head == "size" else "left")
-    for verdict in found:
-        trial = verdict.trial
+    for decision in found:
+        trial = decision.trial
         made = chain(trial.model, history) if trial.model else ""
         name = trial.model.name if trial.model else ""
-        cells = (name, figure(trial.score), in_words(sizes[trial.run_id]), verdict.kept or "it goes", made)
-        table.add_row(*map(Text, cells), style="" if verdict.kept else "yellow")
-    gone = [verdict.trial for verdict in found if not verdict.kept]
+        cells = (name, figure(trial.score), in_words(sizes[trial.run_id]), decision.kept or "it goes", made)
+        table.add_row(*map(Text, cells), style="" if decision.kept else "yellow")
+    gone = [decision.trial for decision in found if not decision.kept]
     size = in_words(sum(sizes[trial.run_id] for trial in gone))
-    kept = in_words(sum(sizes[verdict.trial.run_id] for verdict in found if verdict.kept))
+    kept = in_words(sum(sizes[decision.trial.run_id] for decision in found if decision.kept))
     console = standard_output()
     console.print(table)
     if config.dry_run:
@@ -54,7 +56,7 @@ def start(node: DictConfig) -> None:
     else:
         for trial in history.actions:
             if trial.pruned:
-                pruning.delete_weights(store.client, trial.run_id)  # of a prune that was cut off
+                delete_weights(store, trial.run_id)  # of a prune that was cut off
         freed = in_words(pruning.prune(store, gone))
         said = f"weights deleted: {len(gone)} models ({freed}); {len(found) - len(gone)} stay ({kept})"
     console.print(Text(f"{said}. `python -m lamdagent rebuild RUN_ID` makes deleted ones again."), soft_wrap=True)

@@ -15,7 +15,7 @@ from lamdagent.memory.lineage import figure
 from lamdagent.memory.trial import History
 from lamdagent.scaling.pipeline_records import read_past
 from lamdagent.scaling.replay_setup import Arrangement, arrange
-from lamdagent.weights.restore import open_store_of
+from lamdagent.tracking.reading import open_store_of
 
 
 def start(node: DictConfig, words: Sequence[str]) -> None:

@@ -11,11 +11,12 @@ from lamdagent.errors import UserError
 from lamdagent.execution.registry import make_executor
 from lamdagent.libraries import quiet_libraries, uncollected
 from lamdagent.loop.shutdown import Interruption
+from lamdagent.text import hide_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lamdagent.loop.run_writer import Journal
+    from lamdagent.loop.run_writer import RunWriter
     from lamdagent.loop.search import Result, Search
     from lamdagent.loop.terminal import Terminal
     from lamdagent.memory.trial import History
@@ -67,20 +68,20 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal", conclude: "Conclud
     executor = make_executor(plan.config)  # its worker imports torch while MLflow is imported and the store opened
     try:
         with uncollected():  # not for good: what MLflow opens would stay open, and SQLite's log beside its file
-            from lamdagent.loop.run_writer import Journal
+            from lamdagent.loop.run_writer import RunWriter
             from lamdagent.loop.search import Search
             from lamdagent.selection.registry import make_agent
-            from lamdagent.tracking.connect import hide_password
-            from lamdagent.tracking.store import Store
+            from lamdagent.tracking.searches import recover_writes
+            from lamdagent.tracking.store import RunStore
             from lamdagent.tracking.traces import traced_call
 
-        store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
+        store = RunStore(plan.config.tracking.uri, plan.config.tracking.experiment)
 
-        journal = Journal(store, plan, hide_password(config_yaml))
+        journal = RunWriter(store, plan, hide_passwords(config_yaml))
         agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
         view.say(f"lamdagent: {plan.replay.title if plan.replay else agent.name}")
-        view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
-        if found := store.courier.take_over():
+        view.say(f"store: {hide_passwords(store.uri)}, experiment {store.experiment}")
+        if found := recover_writes(store):
             view.say(f"{found} writes of earlier searches had waited for this store and are done first", "yellow")
         if store.moved_from is not None:
             view.say(f"the store was moved here from {store.moved_from}; its artifacts' addresses follow", "yellow")
@@ -90,13 +91,13 @@ def _search(plan: "Plan", config_yaml: str, view: "Terminal", conclude: "Conclud
             conclude(search, result.history)
         _conclude(plan, result, journal, view)
         if not search.settled():
-            count = len(store.courier.waiting)
-            view.say(f"{count} writes wait in {store.courier.folder}; the next start writes them", "yellow")
+            left = store.backlog
+            view.say(f"{left.writes} writes wait in {left.folder}; the next start writes them", "yellow")
     finally:
         executor.close()
 
 
-def _conclude(plan: "Plan", result: "Result", journal: "Journal", view: "Terminal") -> None:
+def _conclude(plan: "Plan", result: "Result", journal: "RunWriter", view: "Terminal") -> None:
     """Table, champion, and how to look at it all."""
     history = result.history
     view.table(history.scored[:12], history, plan.tasks, history.base())
@@ -110,11 +111,10 @@ def _conclude(plan: "Plan", result: "Result", journal: "Journal", view: "Termina
         view.say(f"no gain on the search split is beyond the noise ({rule}): the base stays the champion", "yellow")
     elif result.champion is not None:
         view.say(result.registered, "green")
-    from lamdagent.tracking.connect import hide_password
     from lamdagent.tracking.leaderboard import leaderboard_path
 
-    uri = hide_password(journal.store.uri)
-    page = leaderboard_path(journal.store.experiment_id, journal.store.real(journal.search_run_id))
+    uri = hide_passwords(journal.store.uri)
+    page = leaderboard_path(journal.store.experiment_id, journal.store.resolve_run_id(journal.session.run_id))
     where = "" if uri == f"sqlite:///{os.getcwd()}/mlflow.db" else f" --backend-store-uri {uri}"
     if uri.startswith("http"):
         view.say(f"look at it: {uri}/{page}")

@@ -14,7 +14,6 @@ from lamdagent.evaluation.task import Task, weighted_score
 from lamdagent.libraries import quiet_libraries
 from lamdagent.loop.search import Search
 from lamdagent.loop.terminal import Terminal
-from lamdagent.memory.external.feed import open_to_read
 from lamdagent.memory.lineage import chain, figure
 from lamdagent.memory.scores import scores_on
 from lamdagent.memory.trial import History, Trial
@@ -23,10 +22,12 @@ from lamdagent.scaling.pipeline_records import chosen_by, last_search, read_past
 from lamdagent.scaling.rank_agreement import SURVIVES, Agreement, agreement
 from lamdagent.scaling.replay_plan import Replay
 from lamdagent.scaling.replay_setup import arrange
+from lamdagent.text import json_text
 from lamdagent.tracking import schema
+from lamdagent.tracking.external import open_to_read
+from lamdagent.tracking.reading import open_store_of, read_run
 from lamdagent.tracking.runs import RunRecord
-from lamdagent.tracking.store import Store
-from lamdagent.weights.restore import open_store_of, read_run
+from lamdagent.tracking.store import RunStore
 
 FEWEST = 2
 """Pipelines that a ranking needs."""
@@ -71,14 +72,14 @@ def picked(ranked: Sequence[RunRecord], top: int, spread: int) -> list[RunRecord
     return [*ranked[:top], *(rest[place] for place in places)]
 
 
-def _store(config: Config) -> Store:
+def _store(config: Config) -> RunStore:
     experiment = config.tracking.experiment
-    if open_to_read(config.tracking.uri).get_experiment_by_name(experiment) is None:
+    if not open_to_read(config.tracking.uri).experiment_id(experiment):
         raise UserError(f"transfer: the store has no experiment {experiment!r}; set tracking.experiment")
-    return Store(config.tracking.uri, experiment)
+    return RunStore(config.tracking.uri, experiment)
 
 
-def _ranked(store: Store, search: RunRecord) -> list[RunRecord]:
+def _ranked(store: RunStore, search: RunRecord) -> list[RunRecord]:
     """What the search chose, best first on its own tasks."""
     settings = read(OmegaConf.create(dict(settings_of(store, search.run_id))))
     tasks = make_outline(replace(settings, actions={}, memory=MemoryConfig())).tasks
@@ -154,7 +155,7 @@ def _write(
     search: Search, found: Agreement | None, pairs: Sequence[tuple[Trial, Trial]], left_out: Sequence[str]
 ) -> None:
     """Metrics and an artifact of the search run."""
-    store, run_id = search.journal.store, search.journal.search_run_id
+    store, run_id = search.journal.store, search.journal.session.run_id
     rows = [
         {
             "then": {"run_id": then.run_id, "score": then.score.value, "stderr": then.score.stderr},
@@ -164,5 +165,6 @@ def _write(
         if then.score and now.score
     ]
     figures = found.record if found else {}
-    store.log_dict(run_id, schema.TRANSFER, {**figures, "pairs": rows, "left_out": list(left_out)})
-    store.log_metrics(run_id, {f"transfer.{key}": float(value) for key, value in figures.items() if value is not None})
+    metrics = {f"transfer.{key}": float(value) for key, value in figures.items() if value is not None}
+    text = json_text({**figures, "pairs": rows, "left_out": list(left_out)})
+    store.update(run_id, metrics=metrics, texts={schema.TRANSFER: text})

@@ -19,6 +19,7 @@ from lamdagent.champion.finalists import champion_of, champion_of_more_data, fin
 from lamdagent.champion.promotion import Standing
 from lamdagent.champion.registration import register
 from lamdagent.champion.seed_repeats import spreads
+from lamdagent.champion.writing import write_seed_scores
 from lamdagent.enumeration.space import ActionSpace, produced
 from lamdagent.errors import ConfigError, LamdagentError, NotReplayed, SearchStopped, UserError
 from lamdagent.evaluation.task import Score
@@ -28,7 +29,7 @@ from lamdagent.loop.failures import Streak
 from lamdagent.loop.job_factory import Jobs
 from lamdagent.loop.job_pool import Flight, Landing
 from lamdagent.loop.pool import action_space
-from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.run_writer import RunWriter
 from lamdagent.loop.second_try import both, rows_at_once, with_less_memory
 from lamdagent.loop.shutdown import Interruption
 from lamdagent.loop.terminal import Terminal
@@ -48,7 +49,7 @@ from lamdagent.selection.baselines import BASELINES
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.selection.registry import Agent
 from lamdagent.tracking.runs import RunRecord
-from lamdagent.weights.disk_manager import Housekeeping
+from lamdagent.weights.disk_manager import DiskManager
 from lamdagent.worker.make import Outcome
 
 LAST_CHANCE_S = 600.0
@@ -90,7 +91,7 @@ class Search:
     def __init__(
         self,
         plan: Plan,
-        journal: Journal,
+        journal: RunWriter,
         executor: Executor,
         agent: Agent,
         view: Terminal,
@@ -99,11 +100,11 @@ class Search:
         """Everything that a search talks to; nothing starts yet. `stop`: what the user's signals ask for."""
         self.plan = plan
         self.journal = journal
-        self.flight = Flight(executor, view, journal.sign_of_life)
+        self.flight = Flight(executor, view, journal.session.heartbeat)
         self.agent = agent
         self.view = view
         self._histories = Histories(plan.types, plan.datasets, plan.tasks, plan.config.scope)
-        self.house = Housekeeping(journal.store, plan)
+        self.house = DiskManager(journal.store, plan)
         self.budget = Budget(plan.config.budget, at_once=executor.capacity)
         self.budget.share = 1 / max(1, len(plan.config.ladder.rungs))
         self.streak = Streak(plan.config.search.failures_in_a_row)
@@ -132,7 +133,7 @@ class Search:
         status, why = "FAILED", "ended by an error"
         self.models = self._prepare()
         try:
-            spent = self.journal.open(search_id(self.plan, self.models))
+            spent = self.journal.session.open(search_id(self.plan, self.models))
             self.budget.carry_over(spent)
             self.agent.spent_before(spent.usd)
             self._score_bases()
@@ -146,7 +147,7 @@ class Search:
             standings = promote(best, self.history(), self.journal, self.plan) if best or not self.plan.replay else []
             self._repeat([standing.trial for standing in standings])
             history = self.history()
-            champion = champion_of(standings, history, self.journal.store.real)
+            champion = champion_of(standings, history, self.journal.store.resolve_run_id)
             registered = self._register(champion)
             status, why = "FINISHED", ""
             return Result(history, champion, registered, reason, tuple(standings))
@@ -158,14 +159,14 @@ class Search:
             raise
         finally:
             with self.stop.ignored():
-                self.journal.spent(self.budget.spent)
-                self.journal.close(status, why)
+                self.journal.session.record_spent(self.budget.spent)
+                self.journal.session.close(status, why)
                 self.work.cleanup()
 
     def history(self) -> History:
         """Everything the store knows now, other processes' results included, and what the last look at others' said."""
         plan = self.plan
-        own = self._histories.history(self.journal.records(), self.journal.reflection)
+        own = self._histories.history(self.journal.session.records(), self.journal.session.reflection)
         if not plan.config.memory.sources:
             return own
         base = own.by_model.get(self.models[0].fingerprint) if self.models else None
@@ -232,7 +233,7 @@ class Search:
             left = elsewhere
             if left:
                 self.view.begin(f"another search scores the base {left[0].name}", None, self.budget)
-                self.journal.sign_of_life()
+                self.journal.session.heartbeat()
                 time.sleep(1.0)
         self.view.end()
 
@@ -297,7 +298,7 @@ class Search:
         self.view.say(f"{reason}; now the best {len(replay.trials)} with {fraction:.0%} of the data")
         self.plan = self.plan.at(fraction)
         self._histories = Histories(self.plan.types, self.plan.datasets, self.plan.tasks, fraction)
-        self.journal.climbed(self.plan)
+        self.journal.session.record_rung(self.plan)
         rungs = self.plan.config.ladder.rungs
         self.budget.share = (rungs.index(fraction) + 1) / len(rungs)
         self.budget.limits = dataclasses.replace(self.budget.limits, trials=None)  # nobody chooses any more
@@ -346,11 +347,11 @@ class Search:
         if decision is None:
             return self._nothing()
         self.budget.usd += decision.cost_usd
-        self.journal.spent(self.budget.spent)
-        known = self.journal.known(decision.action)
+        self.journal.session.record_spent(self.budget.spent)
+        known = self.journal.find_finished(decision.action)
         if self.stop.requested or self._done(decision, text, known):
             return self._ending()
-        if problem := self.house.no_room(decision.action, history, self.journal.search_run_id):
+        if problem := self.house.disk_full_reason(decision.action, history, self.journal.session.run_id):
             if not self.flight:  # else what lands may make room
                 self.halt = problem
             return problem
@@ -366,14 +367,14 @@ class Search:
             baseline = self.plan.config.agent.kind in BASELINES
             return "the baseline is complete" if baseline else "every legal action has been tried"
         if self.replaying.waiting and not self.flight:
-            self.journal.sign_of_life()
+            self.journal.session.heartbeat()
             time.sleep(1.0)
             return ""
         return "every step has been made that can be"
 
     def _done(self, decision: Decision, text: Callable[[], str], known: RunRecord | None) -> bool:
         """Whether the action's finished run stands for it and costs nothing."""
-        if known is None or not self.journal.complete(known):
+        if known is None or not self.journal.is_complete(known):
             return False
         self._done_before.add(decision.action.fingerprint)
         if known.experiment_id != self.journal.store.experiment_id:
@@ -398,13 +399,13 @@ class Search:
 
     def _scoring_again(self, run_id: str, action: Action, known: RunRecord | None, limit_s: float) -> Job | None:
         """Only the scoring, on the tasks that are new, of a model that an older run has made."""
-        made = self.journal.made(known) if known else None
+        made = self.journal.reusable_weights(known) if known else None
         if made is None:
             return None
         model = dataclasses.replace(produced(action, run_id), location=made.weights)
         with contextlib.suppress(LamdagentError):  # gone after all: it is made again
             job = self.jobs.scoring(run_id, model, "search", made.scores)
-            self.journal.reused(run_id, made)
+            self.journal.record_reuse(run_id, made)
             self.open[run_id] = _Open(action, known=made.scores, weights=made.weights)
             return dataclasses.replace(job, timeout_s=min(job.timeout_s, limit_s))
         return None
@@ -432,7 +433,7 @@ class Search:
     def _try_again(self, smaller: Job, failed: Failed, action: Action) -> None:
         rows = rows_at_once(smaller)
         self.view.say(f"{failed.reason}: once more with {rows} rows at once, as many per step", "yellow")
-        self.journal.tried_again(smaller.id, rows)
+        self.journal.record_second_try(smaller.id, rows)
         shutil.rmtree(self.jobs.output(smaller.id), ignore_errors=True)
         self.jobs.output(smaller.id)
         self.flight.launch(dataclasses.replace(smaller, timeout_s=self._limit_s(action, self.history())))
@@ -456,7 +457,7 @@ class Search:
     def _spend(self, ended: Finished | Failed, processes: int = 1) -> Finished | Failed:
         """Count what a job has cost, whatever it gave; it holds a GPU for each of its `processes` until its end."""
         self.budget.gpu_seconds += ended.seconds * self.budget.gpus * processes
-        self.journal.spent(self.budget.spent)
+        self.journal.session.record_spent(self.budget.spent)
         return ended
 
     def _finish(self, ended: Finished, model: Model, known: Mapping[str, Score]) -> None:
@@ -467,10 +468,10 @@ class Search:
         self.journal.finish(run_id, outcome, ended.seconds, model, self.plan, output, self.history())
         history = self.history()
         running = len([run for run in self.open.values() if isinstance(run.making, Action)])
-        self.journal.progress(history, self.budget.trials - running)
+        self.journal.session.record_progress(history, self.budget.trials - running)
         if outcome.data and (overlap := outcome.data.get("overlap")):
             self.view.say(overlap, "yellow")
-        self.view.trial(history.by_run[self.journal.store.real(run_id)], history, history.base_score())
+        self.view.trial(history.by_run[self.journal.store.resolve_run_id(run_id)], history, history.base_score())
         if not self.replaying:  # else a step may need what no score speaks for
             self.house.after(history, self.view.say)
 
@@ -483,9 +484,9 @@ class Search:
     def _reflect(self, run_id: str) -> None:
         if self.agent.reflect is not None and not self.replaying:
             history = self.history()
-            notes = self.agent.reflect(history, self.journal.reflection, self.space(history))
+            notes = self.agent.reflect(history, self.journal.session.reflection, self.space(history))
             self.budget.usd += notes.usd
-            self.journal.remember(notes.text, notes.traces, run_id)
+            self.journal.session.record_reflection(notes.text, notes.traces, run_id)
 
     # After the loop ----------------------------------------------------------------------------------------------
 
@@ -507,7 +508,7 @@ class Search:
             else:
                 model = models[ended.job_id]
                 scores = {**history.scores_of(model.fingerprint, "test"), **ended.value.scores}
-                self.journal.tested(ended.job_id, scores, self.plan, self.jobs.output(ended.job_id))
+                self.journal.record_test(ended.job_id, scores, self.plan, self.jobs.output(ended.job_id))
         self.stop.check()
 
     def _finalists(self, history: History) -> list[Trial]:
@@ -533,14 +534,14 @@ class Search:
         config = self.plan.config
         seeds = [config.search.seed + number for number in range(1, config.champion.seeds + 1)]
         for spread in spreads(best, self.history(), self.plan.types, seeds, self._do) if seeds else ():
-            self.journal.repeated(spread)
+            write_seed_scores(self.journal.store, spread)
             self.view.say(str(spread))
         self.stop.check()
 
     def _do(self, action: Action) -> Trial | None:
         """The trial of an action that need not be chosen; None when it fails, or there is no time for it."""
         decision = Decision(action, POLICY, f"A finalist's pipeline with seed {action.seed}.")
-        history, known = self.history(), self.journal.known(action)
+        history, known = self.history(), self.journal.find_finished(action)
         if self.stop.requested or self.budget.left_s <= 0:
             return None
         if not self._done(decision, str, known):
@@ -561,19 +562,19 @@ class Search:
         if not self.settled():
             return f"champion: {champion.run_id}, not registered while the store is away"
         history = self.history()
-        run_id = self.journal.store.real(champion.run_id)
-        if other := champion_of_more_data(self.journal.records(), self.plan.config.scope):
+        run_id = self.journal.store.resolve_run_id(champion.run_id)
+        if other := champion_of_more_data(self.journal.session.records(), self.plan.config.scope):
             return f"champion: {run_id}, not registered: {other} was chosen with more of the data and stays"
         return register(history.by_run[run_id], history, self.journal, self.flight, self.plan)
 
     def settled(self) -> bool:
         """Wait for a store that is away, some minutes in all; whether it has got everything."""
-        courier = self.journal.store.courier
-        patience_s, self._patience_s = (self._patience_s, 0.0) if courier.waiting else (0.0, self._patience_s)
+        store = self.journal.store
+        patience_s, self._patience_s = (self._patience_s, 0.0) if store.backlog else (0.0, self._patience_s)
         if patience_s:
             text = f"the store does not answer; waiting up to {patience_s / 60:.0f} minutes (Ctrl-C: later)"
             self.view.say(text, "yellow")
-        return courier.settle(patience_s)
+        return store.flush(patience_s)
 
     def _reserve_s(self, history: History) -> float:
         """What the final test will take: the bases' evaluations, scaled to the test split."""

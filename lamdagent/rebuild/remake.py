@@ -20,18 +20,19 @@ from lamdagent.execution.executor import Executor, Failed, Job, Update
 from lamdagent.execution.registry import make_executor
 from lamdagent.libraries import quiet_libraries
 from lamdagent.loop.job_factory import EVALUATE_S, PREPARE_S
-from lamdagent.loop.run_writer import tasks_tag
+from lamdagent.loop.run_content import tasks_tag
 from lamdagent.loop.terminal import Terminal
-from lamdagent.objects.checksum import Seal
+from lamdagent.objects.checksum import WeightsHash
 from lamdagent.objects.dataset import Dataset, is_made
 from lamdagent.objects.rows import load_dataset
 from lamdagent.planning.plan import make_outline
 from lamdagent.rebuild.proof import difference, items_of, read_items, within_noise
 from lamdagent.tracking import schema
 from lamdagent.tracking.datasets import rows_of
+from lamdagent.tracking.reading import artifact_folder, open_store_of, read_run, read_text
 from lamdagent.tracking.runs import RunRecord
-from lamdagent.tracking.store import Store
-from lamdagent.weights.restore import open_store_of, put_back, read_run, read_text, workplace
+from lamdagent.tracking.store import RunStore
+from lamdagent.tracking.weights import put_back
 from lamdagent.worker.make import Outcome
 
 Step = Mapping[str, Any]
@@ -45,7 +46,7 @@ class Made:
     """A model that was made again."""
 
     folder: Path
-    sealed: Seal
+    hashed: WeightsHash
 
 
 def start(node: DictConfig, words: Sequence[str]) -> None:
@@ -67,7 +68,8 @@ def start(node: DictConfig, words: Sequence[str]) -> None:
     view = Terminal()
     executor = make_executor(config)
     try:
-        with tempfile.TemporaryDirectory(prefix="rebuild-", dir=workplace(store, record.run_id)) as work:
+        artifacts = artifact_folder(store, record.run_id)  # beside them, a rename publishes the weights
+        with tempfile.TemporaryDirectory(prefix="rebuild-", dir=artifacts.parent if artifacts else None) as work:
             view.say(Rebuilder(store, executor, Path(work), view.say).put_back(record), "green")
     finally:
         executor.close()
@@ -85,7 +87,7 @@ def _no_need(record: RunRecord) -> str:
 class Rebuilder:
     """Makes models again in a folder of its own, each once, however many others start from it."""
 
-    def __init__(self, store: Store, executor: Executor, work: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, store: RunStore, executor: Executor, work: Path, say: Callable[[str], None]) -> None:
         """`work` is where a rename can publish from, if that is a folder of this machine."""
         self._store = store
         self._executor = executor
@@ -101,16 +103,16 @@ class Rebuilder:
             NotRebuilt: nothing was published.
         """
         made = self._make(record)
-        equal = made.sealed.sha256 == record.tags.get(schema.WEIGHTS_SHA256)
+        equal = made.hashed.sha256 == record.tags.get(schema.WEIGHTS_SHA256)
         proof = "the same weights, by checksum" if equal else self._compared(record, made)
         tags = {
-            schema.WEIGHTS_SHA256: made.sealed.sha256,
-            schema.WEIGHTS_BYTES: str(made.sealed.bytes),
+            schema.WEIGHTS_SHA256: made.hashed.sha256,
+            schema.WEIGHTS_BYTES: str(made.hashed.bytes),
             schema.REBUILT: json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "proof": proof}),
             schema.PRUNED: "",
         }
         put_back(self._store, record.run_id, made.folder, tags)
-        return f"rebuilt {record.run_id}: {proof} ({in_words(made.sealed.bytes)})"
+        return f"rebuilt {record.run_id}: {proof} ({in_words(made.hashed.bytes)})"
 
     def _make(self, record: RunRecord) -> Made:
         if record.run_id not in self._made:
@@ -171,10 +173,10 @@ class Rebuilder:
             return self._place(read_run(self._store, other), given)
         if record.tags.get(schema.PRUNED):
             made = self._make(record)
-            return str(made.folder), made.sealed.sha256
+            return str(made.folder), made.hashed.sha256
         location = record.tags.get(schema.WEIGHTS) or given
         is_address = location.startswith(("runs:/", "models:/"))
-        folder = str(self._store.folder(location)) if is_address else location
+        folder = str(self._store.weights(location)) if is_address else location
         return folder, record.tags.get(schema.WEIGHTS_SHA256, "")
 
     def _initial(self, record: RunRecord) -> str:

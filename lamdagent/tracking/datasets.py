@@ -11,10 +11,11 @@ from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.gathered import ROWS
 from lamdagent.objects.rows import fingerprint_of_rows, keep, kept
 from lamdagent.text import one_line
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.patch import resolved
+from lamdagent.tracking.store import RunStore
 
 
-def rows_of(store: Store, dataset: Dataset) -> Path:
+def rows_of(store: RunStore, dataset: Dataset) -> Path:
     """The file of its rows in the user's cache, downloaded once.
 
     Raises:
@@ -23,7 +24,7 @@ def rows_of(store: Store, dataset: Dataset) -> Path:
     there = kept(dataset.fingerprint)
     if there.exists():
         return there
-    uri = f"{store.located(dataset.path)}/{ROWS}"
+    uri = f"{resolved(dataset.path, store.resolve_run_id)}/{ROWS}"
     with tempfile.TemporaryDirectory() as work:
         try:
             found = download_artifacts(uri, dst_path=work, tracking_uri=store.client.tracking_uri)
