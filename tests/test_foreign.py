@@ -40,6 +40,7 @@ from lamdagent.selection.tpe import TPEPolicy
 from lamdagent.tracking import schema
 from lamdagent.tracking.artifact_layout import inspect, materialize
 from lamdagent.tracking.connect import open_client
+from lamdagent.tracking.external import StoreReader
 from lamdagent.tracking.runs import RunRecord, Weights
 from tests.builders import DATASETS, LINEAR, TASKS, base_trial, model, trial_of
 
@@ -465,7 +466,7 @@ class TestReading:
             "c": ready("params", experiments=[int(own)]),
         }
         with pytest.raises(ConfigError) as caught:
-            Sources(client, given, own)
+            Sources(StoreReader(client), given, own)
         said = str(caught.value)
         assert "no experiment 'sweep' in the store; did you mean one of sweeps" in said
         assert (
@@ -478,12 +479,12 @@ class TestReading:
             logged(
                 client, experiment, f"run {number}", {"learning_rate": "0.01", "team": "us" if number % 2 else "them"}
             )
-        few = Sources(client, self.source(runs=3))
+        few = Sources(StoreReader(client), self.source(runs=3))
         assert few.refresh() == [] and self.names(few) == [f"run {n}" for n in (22, 23, 24)]
-        ours = Sources(client, self.source(filter="params.team = 'us'"))
+        ours = Sources(StoreReader(client), self.source(filter="params.team = 'us'"))
         ours.refresh()
         assert len(self.names(ours)) == 12
-        every = Sources(client, self.source())
+        every = Sources(StoreReader(client), self.source())
         every.refresh()
         assert len(self.names(every)) == 25
         before = every.readings(OURS)
@@ -498,7 +499,7 @@ class TestReading:
 
     def test_a_source_that_goes_away_is_a_warning(self, client: MlflowClient, tmp_path: Path) -> None:
         logged(client, client.create_experiment("sweep"), "run", {"learning_rate": "0.01"})
-        sources = Sources(client, self.source())
+        sources = Sources(StoreReader(client), self.source())
         assert sources.refresh() == [] and self.names(sources) == ["run"]
         client.delete_experiment(client.get_experiment_by_name("sweep").experiment_id)
         sources.refresh()
@@ -518,7 +519,7 @@ class TestReading:
             logged(client, experiment, name, {"out": pico_folder})
         logged(client, experiment, "nowhere", {"out": str(tmp_path / "none")})
         logged(client, experiment, "odd", {"out": "~nobody/\x00" + "x" * 5000})
-        sources = Sources(client, self.source(weights=["params.out"]))
+        sources = Sources(StoreReader(client), self.source(weights=["params.out"]))
         sources.refresh()
         found = {r.name: r for r in sources.readings(OURS)["theirs"]}
         joined = [name for name, r in found.items() if trial(r).model.location]  # type: ignore[union-attr]
