@@ -1,4 +1,4 @@
-"""How much memory the device has that actions run on; asked without torch."""
+"""Which devices actions run on, and how much memory these have; asked without torch."""
 
 import os
 import subprocess
@@ -48,6 +48,11 @@ def gpu_memory() -> list[int]:
     except (OSError, subprocess.SubprocessError):
         return []
     return [int(line) << 20 for line in asked.stdout.split() if line.isdigit()]
+
+
+def gpus() -> int:
+    """How many GPUs are visible here."""
+    return len(gpu_memory())
 
 
 def host_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:

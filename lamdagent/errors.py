@@ -1,5 +1,6 @@
 """Every error that this package raises on purpose.
 
+```text
 LamdagentError
 ├── UserError          the user's input is wrong: one clear message, exit code 2, no traceback
 │   └── ConfigError    the composed configuration is wrong: all faults at once
@@ -9,6 +10,7 @@ LamdagentError
 ├── NotRebuilt         deleted weights could not be made again as they were: nothing was put back
 ├── NotReplayed        a step of the pipeline to be made again failed: what was made before it stays
 └── SearchStopped      the surroundings fail every action: a person has to mend them, then the search goes on
+```
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,19 @@ def cache_folder() -> Path:
             f"The cache folder {folder} cannot be made ({error.strerror}). Set LAMDAGENT_CACHE to a folder of yours."
         ) from error
     return folder
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write `text` to `path`, where other processes see the old content or the new one; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", delete=False, encoding="utf-8") as file:
+        partial = Path(file.name)
+        try:
+            file.write(text)
+            file.close()
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)  # of a full disk
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:

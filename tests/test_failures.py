@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from lamdagent.actions.action import Action
 from lamdagent.config import BudgetConfig
 from lamdagent.execution.executor import Failed, Finished, Job
 from lamdagent.execution.oom import OomWatch
-from lamdagent.loop.budget import Budget, Spent
-from lamdagent.loop.failures import Streak
+from lamdagent.loop.failure_streak import FailureStreak
+from lamdagent.loop.ledger import Ledger, Spent
+from lamdagent.loop.limits import Limits
 from lamdagent.loop.second_try import both, rows_at_once, with_less_memory
 from tests.builders import SFT, space
 
@@ -80,69 +82,71 @@ class TestRetry:
 SFTS = list(space(types=(SFT,)).actions(SFT))
 
 
+def reasons(streak: FailureStreak, *failures: tuple[Action, Failed]) -> list[str | None]:
+    """Why the search must stop, after each of the failures in turn."""
+    found = []
+    for action, failed in failures:
+        streak = streak.failed(action, failed)
+        found.append(streak.stop_reason)
+    return found
+
+
 class TestStreak:
     def test_stops_at_so_many_of_one_kind_and_says_what_to_do(self) -> None:
-        streak = Streak(3)
         full = Failed("j", "no space left on the disk", "no_space")
-        assert not streak.failed(SFTS[0], full) and not streak.failed(SFTS[1], full)
-        reason = streak.failed(SFTS[2], full)
+        first, second, reason = reasons(FailureStreak(3), *((action, full) for action in SFTS[:3]))
+        assert first is second is None
+        assert reason is not None
         assert "3 actions in a row" in reason and "free some space" in reason and "same command goes on" in reason
 
     def test_a_success_or_another_kind_begins_anew(self) -> None:
-        streak = Streak(2)
         lost, full = Failed("j", "exit code 7", "lost_worker"), Failed("j", "full", "no_space")
-        assert not streak.failed(SFTS[0], lost)
-        streak.succeeded()
-        assert not streak.failed(SFTS[0], lost) and not streak.failed(SFTS[1], full)
-        assert not streak.failed(SFTS[1], lost) and streak.failed(SFTS[0], lost)
+        streak = FailureStreak(2).failed(SFTS[0], lost)
+        assert streak.stop_reason is None
+        *before, last = reasons(streak.succeeded(), (SFTS[0], lost), (SFTS[1], full), (SFTS[1], lost), (SFTS[0], lost))
+        assert before == [None] * 3 and last
 
     @pytest.mark.parametrize("kind", ["out_of_memory", "nan_loss", "timeout", "bad_model", "interrupted", "budget"])
     def test_what_the_action_is_to_blame_for_stops_nothing(self, kind: str) -> None:
-        streak = Streak(1)
-        assert not any(streak.failed(action, Failed("j", "why", kind)) for action in SFTS)
+        assert not any(reasons(FailureStreak(1), *((action, Failed("j", "why", kind)) for action in SFTS)))
 
     def test_an_unknown_end_does_not_break_the_row(self) -> None:
-        streak = Streak(2)
-        full = Failed("j", "full", "no_space")
-        streak.failed(SFTS[0], full)
-        streak.failed(SFTS[0], Failed("j", "cut off", "budget"))
-        assert streak.failed(SFTS[0], full)
+        full, cut_off = Failed("j", "full", "no_space"), Failed("j", "cut off", "budget")
+        *before, last = reasons(FailureStreak(2), *((SFTS[0], failed) for failed in (full, cut_off, full)))
+        assert before == [None] * 2 and last
 
     def test_data_faults_count_by_dataset_and_errors_by_their_text(self) -> None:
         bad = Failed("j", "no column", "bad_data")
         calls = [a for a in SFTS if a.datasets[0].name == "calls"]
         mixed = [a for a in SFTS if a.datasets[0].name == "mixed"]
-        streak = Streak(2)
-        assert not streak.failed(calls[0], bad) and not streak.failed(mixed[0], bad)
-        assert streak.failed(mixed[1], bad)
-        streak = Streak(2)
-        assert not streak.failed(calls[0], Failed("j", "one", "error"))
-        assert not streak.failed(calls[0], Failed("j", "two", "error"))
-        assert streak.failed(mixed[0], Failed("j", "two", "error"))
+        first, second, third = reasons(FailureStreak(2), (calls[0], bad), (mixed[0], bad), (mixed[1], bad))
+        assert first is second is None and third
+        one, two = Failed("j", "one", "error"), Failed("j", "two", "error")
+        first, second, third = reasons(FailureStreak(2), (calls[0], one), (calls[0], two), (mixed[0], two))
+        assert first is second is None and third
 
     def test_null_never_stops(self) -> None:
-        streak = Streak(None)
-        assert not any(streak.failed(action, Failed("j", "full", "no_space")) for action in SFTS * 5)
+        full = Failed("j", "full", "no_space")
+        assert not any(reasons(FailureStreak(None), *((action, full) for action in SFTS * 5)))
 
 
-class TestBudget:
+class TestLimits:
     def test_gpu_hours_end_by_the_hour_and_only_with_a_gpu(self) -> None:
-        budget = Budget(BudgetConfig(trials=None, gpu_hours=1.0), gpus=1)
-        assert not budget.ended(3500) and budget.limit_s(7200, reserve_s=600) == pytest.approx(3000)
-        assert "would not fit into 1 GPU hours" in budget.ended(3500, 200)
-        budget.carry_over(Spent(2, 0.5, 3600.0))
-        assert budget.trials == 2 and "1 GPU hours are used" in budget.ended()
-        assert budget.limit_s(7200) == 1.0
-        assert Budget(BudgetConfig(trials=None, gpu_hours=1.0)).limit_s(7200) == 7200
+        limits, ledger = Limits(BudgetConfig(trials=None, gpu_hours=1.0), gpus=1), Ledger()
+        assert limits.reached(ledger, 3500) is None
+        assert limits.timeout_s(ledger, 7200, reserve_s=600) == pytest.approx(3000)
+        assert "would not fit into 1 GPU hours" in str(limits.reached(ledger, 3500 + 200))
+        ledger = ledger.carried_over(Spent(2, 0.5, 3600.0))
+        assert ledger.trials == 2 and "1 GPU hours are used" in str(limits.reached(ledger))
+        assert limits.timeout_s(ledger, 7200) == 1.0
+        assert Limits(BudgetConfig(trials=None, gpu_hours=1.0)).timeout_s(Ledger(), 7200) == 7200
 
     def test_the_clock_keeps_the_reserve(self) -> None:
-        budget = Budget(BudgetConfig(wall_clock_minutes=10.0))
-        assert budget.limit_s(7200, 60) == pytest.approx(540, abs=5)
-        assert "budget of 10 minutes" in budget.over()
+        limits = Limits(BudgetConfig(wall_clock_minutes=10.0))
+        assert limits.timeout_s(Ledger(), 7200, 60) == pytest.approx(540, abs=5)
+        assert "budget of 10 minutes" in limits.cut_off_reason(Ledger())
 
     def test_usd_of_earlier_processes_counts(self) -> None:
-        budget = Budget(BudgetConfig(usd=2.0))
-        budget.carry_over(Spent(usd=1.5))
-        assert not budget.ended()
-        budget.usd += 0.5
-        assert "2.00 USD of 2" in budget.ended()
+        limits, ledger = Limits(BudgetConfig(usd=2.0)), Ledger().carried_over(Spent(usd=1.5))
+        assert limits.reached(ledger) is None
+        assert "2.00 USD of 2" in str(limits.reached(ledger.paid(0.5)))

@@ -24,10 +24,10 @@ from lamdagent.config import (
 from lamdagent.enumeration.space import ActionSpace
 from lamdagent.errors import ConfigError
 from lamdagent.evaluation.task import Score, Task
-from lamdagent.loop.pool import action_space
+from lamdagent.loop.action_space import build_action_space
 from lamdagent.memory.external.config_check import source_faults
 from lamdagent.memory.external.feed import NEWEST, Sources
-from lamdagent.memory.external.parse import Ours, Reading, levelled, seeded, understand
+from lamdagent.memory.external.parse import Ours, Reading, normalized, seeded, understand
 from lamdagent.memory.external.suggestion import suggest
 from lamdagent.memory.lineage import chain, given_by, recipe
 from lamdagent.memory.text import LINE, memory_text
@@ -250,7 +250,7 @@ class TestScores:
     def test_range_onto_range(self, value: float, higher: bool, task_higher: bool, expected: float) -> None:
         task = Task("t", "t", "m", higher_is_better=task_higher, low=4.0, high=6.0)
         given = ForeignScoreConfig("m", 0.0, 100.0, higher)
-        assert levelled(value, given, task) == pytest.approx(expected)
+        assert normalized(value, given, task) == pytest.approx(expected)
 
     def test_what_they_did_not_measure_is_the_bases_with_a_large_error(self) -> None:
         reading = one(ready("trl", **accuracy()), run(1, SFT, metrics={"acc": 0.6}))
@@ -285,7 +285,7 @@ def theirs(count: int = 6, **weights: Weights) -> tuple[Trial, ...]:
 
 def turn(history: History, number: int = 1, types: tuple[ActionType, ...] = (FULL, LINEAR)) -> Turn:
     plan = Plan(Config(), types, DATASETS, TASKS)
-    return Turn(history, action_space(plan, [BASE], history), number)
+    return Turn(history, build_action_space(plan, [BASE], history), number)
 
 
 class TestSeeding:
@@ -381,10 +381,12 @@ class TestStrangers:
 
 class TestSuggestions:
     def test_plain_params(self) -> None:
-        config = Config()
-        config.actions = {"sft_full": ActionConfig(), "merge": ActionConfig()}
-        config.tasks = {"spelling": TaskConfig()}
-        config.models, config.datasets = {"tiny": ModelConfig()}, {"calls": DatasetConfig()}
+        config = Config(
+            models={"tiny": ModelConfig()},
+            datasets={"calls": DatasetConfig()},
+            actions={"sft_full": ActionConfig(), "merge": ActionConfig()},
+            tasks={"spelling": TaskConfig()},
+        )
         params = {"method": "sft", "base_model": "org/tiny", "lr": "0.1", "dataset": "calls-v2", "note": "x"}
         metrics = {"train_loss": 2.0, "spelling_acc": 61.0, "spelling_acc_stderr": 3.0}
         found = suggest("sweep", [run(1, params, metrics=metrics)], False, config)
@@ -416,7 +418,6 @@ class TestConfiguration:
     def test_all_that_makes_no_sense_at_once(self) -> None:
         given = {
             "mapping": "wandb",
-            "runs": 0,
             "action": "prune",
             "model": "base",
             "model_names": {"x": "nobody"},
@@ -426,7 +427,7 @@ class TestConfiguration:
         }
         config = read(OmegaConf.create({"memory": {"sources": {"theirs": given}}}))
         said = "\n".join(source_faults(config))
-        for words in ("got 'wandb'; allowed: trl", "experiments: none given", "runs = 0", "'prune' is none of ours"):
+        for words in ("got 'wandb'; allowed: trl", "experiments: none given", "'prune' is none of ours"):
             assert words in said
         for words in ("got 'base', wanted params.", "model_names.x: 'nobody'", "metric: not given", "low = 1"):
             assert words in said

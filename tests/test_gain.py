@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from lamdagent.champion.promotion import promoted
+from lamdagent.champion.promotion import promotion_results
 from lamdagent.evaluation.gain import Gain, difference, gain_over
 from lamdagent.evaluation.task import Score, Task
 from tests.builders import model, trial_of
@@ -98,7 +98,7 @@ def test_a_stored_gain_stands_only_for_the_scores_it_came_from() -> None:
 def test_only_what_is_beyond_the_noise_is_eligible(beyond: float, states: list[str]) -> None:
     actions = list(space_of([model(0)]).actions(space_of().types[0]))
     gains = [Gain(0.30, 0.40), Gain(0.25, 0.05, "paired"), Gain(0.20, 0.15), Gain(-0.1, 0.01)]
-    found = promoted(
+    found = promotion_results(
         [(trial_of(a, n, 0.5), gain) for n, (a, gain) in enumerate(zip(actions, gains, strict=False))], beyond
     )
     assert [standing.state for standing in found] == states

@@ -327,10 +327,11 @@ def test_vllm_is_refused_where_it_is_not_installed_and_its_scores_are_its_own(ec
 
     with pytest.raises(ConfigError, match="evaluation.backend: vllm is not installed here"):
         make_plan(Config(evaluation=EvaluationConfig(backend="vllm")))
-    with pytest.raises(ConfigError, match="evaluation.backend: got 'sglang'; allowed: hf, vllm"):
+    with pytest.raises(ConfigError, match="evaluation.backend: got 'sglang'; allowed: hf, vllm, or module:Name"):
         make_plan(Config(evaluation=EvaluationConfig(backend="sglang")))
-    fast = dataclasses.replace(echo, vllm={"max_model_len": 512})
-    assert task_fingerprint(fast) == task_fingerprint(dataclasses.replace(fast, vllm={})) != task_fingerprint(echo)
+    fast = dataclasses.replace(echo, backend="vllm", backend_options={"max_model_len": 512})
+    usual = dataclasses.replace(fast, backend_options={})
+    assert task_fingerprint(fast) == task_fingerprint(usual) != task_fingerprint(echo)
 
 
 def test_backend_vllm_hands_folder_and_options_to_the_class_of_lm_eval(
@@ -354,8 +355,8 @@ def test_backend_vllm_hands_folder_and_options_to_the_class_of_lm_eval(
     vars(module)["VLLM"] = Stand
     monkeypatch.setitem(sys.modules, module.__name__, module)
     found = {}
-    for name, options in (("hf", None), ("vllm", {"max_model_len": 512})):
-        task = dataclasses.replace(echo, vllm=options)
+    for name, options in (("hf", {}), ("vllm", {"max_model_len": 512})):
+        task = dataclasses.replace(echo, backend=name, backend_options=options)
         folders = {"folder": str(talking), "output": str(tmp_path / name)}
         outcome = score(lambda progress: None, tasks=[task], split="search", batch_size=4, **folders)
         found[name] = outcome.scores, lines(tmp_path / name / "samples" / "echo.jsonl")

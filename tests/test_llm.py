@@ -497,7 +497,7 @@ def test_cleaning() -> None:
 
 def test_the_prompt_version_is_a_digest_of_the_files() -> None:
     assert len(templates.prompt_version()) == 16
-    assert {prompts.prompt(name) for name in ("system", "type", "objects", "explore", "debias", "reflection")}
+    assert {templates.prompt(name) for name in ("system", "type", "objects", "explore", "debias", "reflection")}
 
 
 # --- replies -------------------------------------------------------------------------------------------------------

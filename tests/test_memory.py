@@ -53,12 +53,12 @@ class TestHistory:
         folder = tmp_path_factory.mktemp("store")
         plan = Plan(Config(), TYPES, DATASETS, TASKS)
         journal = RunWriter(RunStore(f"sqlite:///{folder}/mlflow.db", "memory"), plan, "")
-        journal.session.open("search")
+        journal.search_run.open("search")
         base = dataclasses.replace(model(0), run_id=None, location="/models/base")
         _finish(journal, plan, journal.begin_base(base, plan), base, folder, 0.2)
         decisions = []
         for number, (type_name, value) in enumerate((("sft", 0.4), ("dpo", None), ("linear", 0.5), ("ties", 0.3))):
-            history = read(journal.session.records())
+            history = read(journal.search_run.records())
             made = [trial.model for trial in history.scored if trial.kind == "action" and trial.model]
             action = _legal([base, *made], type_name)
             decisions.append(Decision(action, "surrogate", f"reason {number}"))
@@ -68,7 +68,7 @@ class TestHistory:
                 journal.fail(run_id, Failed(run_id, "the loss is not a number", "nan_loss"))
             else:
                 _finish(journal, plan, run_id, produced(action, run_id), folder, value)
-        return journal.session.records(), decisions
+        return journal.search_run.records(), decisions
 
     def test_actions_come_back_as_they_were_chosen(self, written: tuple[list[RunRecord], list[Decision]]) -> None:
         records, decisions = written
@@ -214,7 +214,7 @@ def _finish(journal: RunWriter, plan: Plan, run_id: str, made: Model, folder: Pa
     scores = {"calls": Score(value, 0.05), "style": Score(1 - value, 0.05)}
     output = folder / "output" / run_id
     output.mkdir(parents=True)
-    journal.finish(run_id, Outcome(scores), 7.0, made, plan, output, read(journal.session.records()))
+    journal.finish(run_id, Outcome(scores), 7.0, made, plan, output, read(journal.search_run.records()))
 
 
 class TestRetries:

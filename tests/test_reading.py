@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from lamdagent.errors import UserError
-from lamdagent.evaluation.items import Item, NotAtHand, items
-from lamdagent.evaluation.task import Task
+from lamdagent.evaluation.items import items
+from lamdagent.evaluation.task import DataUnavailable, Item, Task
 from lamdagent.guards import item_cache
 from lamdagent.guards.item_cache import items_of
 from tests.searches import ROOT
@@ -132,7 +132,7 @@ def test_faults_cross_as_they_are_and_the_next_task_is_read(cache: Path, tmp_pat
     dying = own(tmp_path / "dying", ROWS.replace("asked =", "os.kill(os.getpid(), signal.SIGKILL) #"))
     wrong = dataclasses.replace(REPEAT, question="{{ nothing }}")
     found = items_of([astray, raising, dying, wrong, REPEAT])
-    assert [type(one) for one in found] == [UserError, NotAtHand, NotAtHand, UserError, list]
+    assert [type(one) for one in found] == [UserError, DataUnavailable, DataUnavailable, UserError, list]
     assert str(found[0]).startswith("Task astray: there is no lm-eval task 'astray'")
     assert str(found[1]) == "the disk is gone" and "was ended by SIGKILL" in str(found[2])
     with pytest.raises(UserError) as told:

@@ -21,14 +21,13 @@ from lamdagent.actions.action import inputs_of, local_rows
 from lamdagent.actions.context import Context
 from lamdagent.champion.model_card import model_card
 from lamdagent.config import read
-from lamdagent.enumeration.space import ActionSpace
+from lamdagent.enumeration.space import ActionSpace, produced
 from lamdagent.errors import UserError
 from lamdagent.evaluation.harness import evaluate
 from lamdagent.evaluation.task import Score
 from lamdagent.export.folder import write
 from lamdagent.export.initial import initial
 from lamdagent.export.part import place
-from lamdagent.loop.search import produced
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model, Origin

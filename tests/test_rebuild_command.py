@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from lamdagent.evaluation.task import Score
 from lamdagent.memory.history import build_history
 from lamdagent.objects.checksum import hash_weights
-from lamdagent.rebuild.proof import difference, items_of, within_noise
+from lamdagent.remaking.proof import difference, items_of, within_noise
 from lamdagent.tracking import schema
 from lamdagent.tracking.reading import read_every_run
 from lamdagent.tracking.store import RunStore

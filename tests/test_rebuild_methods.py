@@ -18,7 +18,7 @@ from lamdagent.actions.sft import sft_packed
 from lamdagent.champion.model_card import model_card
 from lamdagent.config import read
 from lamdagent.evaluation.task import Score
-from lamdagent.export.folder import Notes, write
+from lamdagent.export.folder import RecordingContext, write
 from lamdagent.export.part import place
 from lamdagent.export.steps import _script
 from lamdagent.memory.trial import History, Trial
@@ -149,7 +149,7 @@ def test_our_rewards_travel_and_the_user_s_are_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("function", [sft_qlora, dpo_qlora])
 def test_qlora_is_written_down_too(function: object, tmp_path: Path) -> None:
-    step, _ = function(Notes(tmp_path), model="./models/a", dataset="data/rows.jsonl")  # type: ignore[operator]
+    step, _ = function(RecordingContext(tmp_path), model="./models/a", dataset="data/rows.jsonl")  # type: ignore[operator]
     script = _script(step, "./models/b", 0)
     compile(script, "script", "exec")
     for words in ("bits = BitsAndBytesConfig(", "PeftModel.from_pretrained(whole, './models/b-adapter')"):
@@ -158,7 +158,7 @@ def test_qlora_is_written_down_too(function: object, tmp_path: Path) -> None:
 
 
 def test_packing_is_written_down_too(tmp_path: Path) -> None:
-    step, _ = sft_packed(Notes(tmp_path), model="./models/a", dataset="data/rows.jsonl")  # type: ignore[arg-type]
+    step, _ = sft_packed(RecordingContext(tmp_path), model="./models/a", dataset="data/rows.jsonl")  # type: ignore[arg-type]
     script = _script(step, "./models/b", 0)
     compile(script, "script", "exec")
     assert "packing=True" in script and "completion_only_loss=True" in script

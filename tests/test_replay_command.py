@@ -239,7 +239,7 @@ class Interrupted(ReplayPolicy):
 
 def test_a_ladder_goes_up_and_goes_on_after_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = (*CONF, *SCALED, "budget.trials=3", "ladder.rungs=[0.3,0.6,1.0]", "ladder.keep=1", "champion.beyond=0")
-    monkeypatch.setattr("lamdagent.loop.search.ReplayPolicy", Interrupted)
+    monkeypatch.setattr("lamdagent.loop.phases.ReplayPolicy", Interrupted)
     code, output = lamdagent(tmp_path, *command)
     assert code == 130, output
     monkeypatch.undo()

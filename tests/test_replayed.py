@@ -6,19 +6,20 @@ from dataclasses import replace
 
 import pytest
 
+from lamdagent.api.transferring import picked
 from lamdagent.champion.finalists import champion_of_more_data
-from lamdagent.commands.transfer import picked
 from lamdagent.config import BudgetConfig, Config, LadderConfig, TaskConfig
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.task import Score
-from lamdagent.loop.budget import Budget
+from lamdagent.loop.ledger import Ledger
+from lamdagent.loop.limits import Limits
 from lamdagent.memory.trial import History, Trial
 from lamdagent.planning.plan import Plan, make_plan
-from lamdagent.scaling.ladder import promoted
-from lamdagent.scaling.merge_settings import joined, put_bases
-from lamdagent.scaling.pipeline_records import Past
-from lamdagent.scaling.rank_agreement import agreement
-from lamdagent.scaling.replay_plan import Replay, Scale, steps
+from lamdagent.scaling.ladder import pipelines_for_rung
+from lamdagent.scaling.merge_settings import merge_settings, put_bases
+from lamdagent.scaling.pipeline_records import PipelineRecords
+from lamdagent.scaling.rank_agreement import rank_agreement
+from lamdagent.scaling.replay_plan import Replay, ReplayOverrides, steps
 from lamdagent.scaling.replay_policy import ReplayPolicy
 from lamdagent.selection.policy import Turn
 from lamdagent.tracking.runs import RunRecord
@@ -42,7 +43,7 @@ def family(seed: int = 0) -> History:
 
 
 def replay_of(history: History, *runs: int, **scale) -> Replay:
-    return Replay(tuple(history.trials[run] for run in runs), history, Scale(**scale))
+    return Replay(tuple(history.trials[run] for run in runs), history, ReplayOverrides(**scale))
 
 
 def now(*trials: Trial) -> History:
@@ -145,8 +146,8 @@ class TestLadder:
         repeat = replace(made(SFT, [BASE], 6, 0.99, seed=1), policy="repeat")
         dpo = made(TYPES[1], [BASE], 7, 0.95)
         plan = Plan(Config(ladder=LadderConfig([0.1, 1.0], 2)), (SFT, LINEAR), AT_HAND, ())
-        found = promoted(History((*history.trials, best, repeat, dpo)), plan, 1.0)
-        assert [t.run_id for t in found.trials] == ["run5", "run3"] and found.scale == Scale(fraction=1.0)
+        found = pipelines_for_rung(History((*history.trials, best, repeat, dpo)), plan, 1.0)
+        assert [t.run_id for t in found.trials] == ["run5", "run3"] and found.overrides == ReplayOverrides(fraction=1.0)
 
     @pytest.mark.parametrize("rungs", [[0.5], [0.5, 0.1], [0.1, 0.1], [0.0, 1.0], [0.5, 1.5]])
     def test_rungs_that_do_not_rise_are_refused(self, rungs: list[float]) -> None:
@@ -156,32 +157,32 @@ class TestLadder:
         assert "ladder.rungs: got" in str(caught.value) and "data_fraction: got 0.5, but ladder" in str(caught.value)
 
     def test_each_rung_has_its_share_of_the_time(self) -> None:
-        budget = Budget(BudgetConfig(None, wall_clock_minutes=60, gpu_hours=1), gpus=1, gpu_seconds=1000)
-        budget.share = 0.5
-        assert 790 < budget.left_s <= 800 and budget.ended(900).endswith("50% of 1 GPU hours with the final test")
-        budget.gpu_seconds = 1801
-        assert "50% of 1 GPU hours are used" in budget.ended()
-        budget.share = 1.0
-        assert not budget.ended(900)
+        half = Limits(BudgetConfig(None, wall_clock_minutes=60, gpu_hours=1), gpus=1, share=0.5)
+        ledger = Ledger(gpu_seconds=1000)
+        assert 790 < half.left_s(ledger) <= 800
+        assert str(half.reached(ledger, 900)).endswith("50% of 1 GPU hours with the final test")
+        ledger = Ledger(gpu_seconds=1801)
+        assert "50% of 1 GPU hours are used" in str(half.reached(ledger))
+        assert replace(half, share=1.0).reached(ledger, 900) is None
 
 
 def test_a_pilot_does_not_take_the_place_of_a_champion_with_more_data() -> None:
     tags = {"lamdagent.state": "selected"}
     records = [RunRecord(n, "1", n, "FINISHED", 0, 1, "", {"data_fraction": n}, {}, tags) for n in ("0.1", "0.5")]
-    assert [champion_of_more_data(records, scope) for scope in (0.1, 0.5, 1.0, None)] == ["0.5", "", "", ""]
-    assert champion_of_more_data([replace(records[1], tags={})], 0.1) == ""
+    assert [champion_of_more_data(records, scope) for scope in (0.1, 0.5, 1.0, None)] == ["0.5", None, None, None]
+    assert champion_of_more_data([replace(records[1], tags={})], 0.1) is None
 
 
 class TestTransfer:
     def test_figures(self) -> None:
         then, late = [0.8, 0.7, 0.6, 0.5, 0.4], [0.6, 0.9, 0.5, 0.4, 0.3]
-        found = agreement([(Score(a, 0.02), Score(b)) for a, b in zip(then, late, strict=True)], 2)
+        found = rank_agreement([(Score(a, 0.02), Score(b)) for a, b in zip(then, late, strict=True)], 2)
         assert found.spearman == pytest.approx(0.9) and found.top_overlap == 1.0 and not found.top1_retained
         assert (found.regret, found.gap, found.noise) == pytest.approx((0.3, 0.1, 0.02))
 
     def test_ties_have_their_mean_rank_and_too_little_has_no_correlation(self) -> None:
         def rho(*pairs: tuple[float, float]) -> float | None:
-            return agreement([(Score(a), Score(b)) for a, b in pairs], 1).spearman
+            return rank_agreement([(Score(a), Score(b)) for a, b in pairs], 1).spearman
 
         assert rho((3, 3), (2, 1), (2, 2), (1, 0)) == pytest.approx(0.9487, abs=1e-4)
         assert rho((2, 2), (1, 1)) is None and rho((3, 1), (2, 1), (1, 1)) is None
@@ -207,27 +208,29 @@ class TestSettings:
         tags |= {"mlflow.parentRunId": search}
         return RunRecord(run_id, "1", run_id, "FINISHED", 0, 1, "", tags=tags)
 
-    def past(self, **other) -> Past:
+    def past(self, **other) -> PipelineRecords:
         first = {
             "actions": {"sft": self.SFT, "dpo": {}},
             "datasets": {"calls": {"kind": "sft", "source": "a"}, "x": {}},
         }
         second = {"actions": {"sft": self.SFT | other}, "datasets": {"calls": {"kind": "sft", "source": "a"}}}
-        return Past((self.record("a", "one"), self.record("b", "two")), {"one": first | {"search": 1}, "two": second})
+        return PipelineRecords(
+            (self.record("a", "one"), self.record("b", "two")), {"one": first | {"search": 1}, "two": second}
+        )
 
     def test_only_what_is_used_with_every_value(self) -> None:
-        found = joined(self.past(hyperparameters={"lr": 0.2, "steps": 3}))
+        found = merge_settings(self.past(hyperparameters={"lr": 0.2, "steps": 3}))
         assert set(found["actions"]) == {"sft"} and set(found["datasets"]) == {"calls"} and found["search"] == 1
         assert found["actions"]["sft"]["hyperparameters"] == {"lr": [0.1, 0.2], "steps": [3]}
 
     def test_one_name_for_two_things_is_refused(self) -> None:
         with pytest.raises(UserError, match="actions.sft: the searches .* another function"):
-            joined(self.past(function="m:g"))
+            merge_settings(self.past(function="m:g"))
 
     def test_a_step_that_its_search_does_not_know_is_refused(self) -> None:
         past = self.past()
         with pytest.raises(UserError, match="have no datasets.calls"):
-            joined(replace(past, settings={**past.settings, "two": {"actions": {"sft": self.SFT}}}))
+            merge_settings(replace(past, settings={**past.settings, "two": {"actions": {"sft": self.SFT}}}))
 
     def test_a_base_takes_the_place_of_the_one_that_the_pipelines_descend_from(self) -> None:
         def base(name: str) -> RunRecord:
@@ -235,7 +238,7 @@ class TestSettings:
             tags |= {"lamdagent.origin": f'{{"source": "hub/{name}", "file": null, "revision": "r"}}'}
             return RunRecord(name, "1", name, "FINISHED", 0, 1, "", tags=tags)
 
-        past = Past((base("student"), base("teacher")), {})
+        past = PipelineRecords((base("student"), base("teacher")), {})
         last = [replace(made(SFT, [BASE], 1), model=replace(BASE, base="student"))]
         settings = {"models": {"small": {"source": "hub/student"}, "spare": {"source": "hub/spare"}}}
         assert put_bases(settings, past, last, {}, "hub/large") == {"student": "base"}

@@ -22,7 +22,7 @@ from lamdagent.evaluation.task import Score
 from lamdagent.execution.disk import Need, in_words, shortage
 from lamdagent.execution.executor import Failed, Finished, Job
 from lamdagent.execution.local import LocalExecutor
-from lamdagent.loop.pool import action_space
+from lamdagent.loop.action_space import build_action_space
 from lamdagent.loop.run_writer import tasks_tag
 from lamdagent.memory.history import build_history
 from lamdagent.memory.trial import History, Trial
@@ -250,7 +250,7 @@ class Contract:
         pruning.prune(store, self.gone(store))
         history = history_of(store)
         assert len(history.scored) == 4, "its score still tells"
-        models = action_space(PLAN, [], history).models
+        models = build_action_space(PLAN, [], history).models
         assert {m.run_id for m in models} == {runs["parent"], runs["best"]}
 
     def test_registered_reused_and_running_ones_stay(

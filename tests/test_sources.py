@@ -185,7 +185,7 @@ class TestFaults:
         code = f"""
 import sys
 from lamdagent.actions import merging, preference, sft, training
-from lamdagent.objects import convert
+from lamdagent.worker import prepare
 from lamdagent.objects.sources import check_source
 assert check_source({{"source": {pico_folder!r}}}) == []
 assert check_source({{"source": "function:lamdagent.pico:build"}}) == []

@@ -9,7 +9,7 @@ import pytest
 from mlflow.entities import Run
 
 from lamdagent.config import Config
-from lamdagent.loop.budget import Spent
+from lamdagent.loop.ledger import Spent
 from lamdagent.loop.run_writer import RunWriter
 from lamdagent.memory.text import memory_text
 from lamdagent.memory.trial import RETRYABLE, History
@@ -31,14 +31,14 @@ def test_costs_outlive_the_process(tmp_path: Path) -> None:
         return RunWriter(RunStore(f"sqlite:///{tmp_path}/mlflow.db", "costs"), plan, "")
 
     first = journal()
-    assert first.session.open("search") == Spent()
-    first.session.record_spent(Spent(3, 0.25, 100.0))
-    first.session.record_spent(Spent(4, 0.75, 250.0))
-    first.session.close("KILLED", "interrupted by the user")
+    assert first.open("search") == Spent()
+    first.spent(Spent(3, 0.25, 100.0))
+    first.spent(Spent(4, 0.75, 250.0))
+    first.close("KILLED", "interrupted by the user")
     second = journal()
-    assert second.session.open("search") == Spent(0, 0.75, 250.0) and second.session.run_id == first.session.run_id
-    second.session.close("FINISHED", "")
-    assert journal().session.open("search") == Spent(), "a new search starts from nothing"
+    assert second.open("search") == Spent(0, 0.75, 250.0) and second.search_run_id == first.search_run_id
+    second.close("FINISHED", "")
+    assert journal().open("search") == Spent(), "a new search starts from nothing"
 
 
 @pytest.mark.parametrize("kind", [*RETRYABLE, "out_of_memory", "nan_loss", "timeout"])

@@ -30,7 +30,7 @@ TRIAL = Trial(
 def test_no_figure_is_cut(width: int) -> None:
     told = io.StringIO()
     view = Terminal(Console(file=told, width=width))
-    view.table([TRIAL], History((TRIAL,)), TASKS, TRIAL)
+    view.leaderboard([TRIAL], History((TRIAL,)), TASKS, TRIAL)
     view.close()
     shown = told.getvalue()
     table = [line for line in shown.splitlines() if line[:1] in "┏┃┡│└"]

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.limits import Above, Between
+from lamdagent.actions.methods import DISTILL
 from lamdagent.actions.training import Recipe, Training
-from lamdagent.objects.dataset import COLUMNS
 
 
 def distill(
@@ -50,5 +50,4 @@ def distill(
     """
     recipe = Recipe.among(locals(), max_length=0)
     options = {"beta": beta, "max_completion_length": completion_length, "temperature": temperature}
-    step = Training("Distillation", model, dataset, COLUMNS["prompts"], recipe, options, teacher=teacher)
-    return context.perform(step)
+    return context.perform(Training(DISTILL, model, dataset, recipe, options, teacher=teacher))

@@ -50,6 +50,14 @@ METHODS = {
 }
 """Every method of mergekit 0.1.5 that merges two or more models."""
 
+MODULES = ("lamdagent.actions.merging", "lamdagent.actions.interpolation", "lamdagent.actions.task_vectors")
+"""Where the action functions are that merge."""
+
+
+def merges(function: str) -> bool:
+    """Whether the action function at `module:name` is a merge of this package."""
+    return function.partition(":")[0] in MODULES
+
 
 def check_call(method: str, models: Sequence[str], base: str, allowed: Sequence[str] = tuple(METHODS)) -> None:
     """Refuse what the method cannot take.

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.limits import AtLeast, one_of
+from lamdagent.actions.methods import DPO, KTO, ORPO
 from lamdagent.actions.training import Recipe, Training
-from lamdagent.objects.dataset import COLUMNS
 
 DPO_LOSSES = one_of(
     "sigmoid",
@@ -29,8 +29,7 @@ DPO_LOSSES = one_of(
 """TRL's, but for those that sort the rows of a micro-batch (aot, aot_unpaired: its size would decide what comes out)
 and the one that needs a further setting (exo_pair)."""
 KTO_LOSSES = one_of("kto", "apo_zero_unpaired")
-TWO = AtLeast(2)
-"""KTO compares an answer with that to another prompt of the same micro-batch."""
+TWO = AtLeast(KTO.least)
 
 
 def dpo(
@@ -56,7 +55,7 @@ def dpo(
     `loss` is one of TRL's: sigmoid (DPO), hinge (SLiC), ipo, apo_zero, ... See `Recipe` for the rest.
     """
     recipe, options = Recipe.among(locals()), {"beta": beta, "loss_type": [loss]}
-    return context.perform(Training("DPO", model, dataset, COLUMNS["preference"], recipe, options, compares=True))
+    return context.perform(Training(DPO, model, dataset, recipe, options))
 
 
 def kto(
@@ -83,9 +82,7 @@ def kto(
     micro-batch is part of the method: unlike elsewhere, `micro_batch_size` changes what comes out a little.
     """
     recipe, options = Recipe.among(locals()), {"beta": beta, "loss_type": loss}
-    columns = COLUMNS["preference"]
-    step = Training("KTO", model, dataset, columns, recipe, options, compares=True, least=2, prepare=single_answers)
-    return context.perform(step)
+    return context.perform(Training(KTO, model, dataset, recipe, options, prepare=single_answers))
 
 
 def single_answers(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
@@ -120,4 +117,4 @@ def orpo(
     """Learn the chosen completion and, weighed by `beta`, the odds against the rejected one; no reference model."""
     recipe = Recipe.among(locals())
     options = {"beta": beta, "remove_unused_columns": False}  # said outright, or TRL warns
-    return context.perform(Training("ORPO", model, dataset, COLUMNS["preference"], recipe, options))
+    return context.perform(Training(ORPO, model, dataset, recipe, options))

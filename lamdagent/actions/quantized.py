@@ -8,10 +8,10 @@ from typing import Annotated
 
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.limits import AtLeast
+from lamdagent.actions.methods import DPO_QLORA, SFT_QLORA
 from lamdagent.actions.preference import DPO_LOSSES
 from lamdagent.actions.sft import OPTIONS
 from lamdagent.actions.training import Recipe, Training
-from lamdagent.objects.dataset import COLUMNS
 
 RANK = AtLeast(1)
 """Weights in 4 bits cannot be trained themselves."""
@@ -35,7 +35,7 @@ def sft_qlora(
 ) -> Loaded:
     """As `sft.sft` with LoRA, in a third of the memory."""
     recipe = Recipe.among(locals())
-    return context.perform(Training("SFT", model, dataset, COLUMNS["sft"], recipe, OPTIONS, quantized=True))
+    return context.perform(Training(SFT_QLORA, model, dataset, recipe, OPTIONS))
 
 
 def dpo_qlora(
@@ -58,6 +58,4 @@ def dpo_qlora(
 ) -> Loaded:
     """As `preference.dpo` with LoRA, in a third of the memory; the reference is the model in 4 bits too."""
     recipe, options = Recipe.among(locals()), {"beta": beta, "loss_type": [loss]}
-    columns = COLUMNS["preference"]
-    step = Training("DPO", model, dataset, columns, recipe, options, compares=True, quantized=True)
-    return context.perform(step)
+    return context.perform(Training(DPO_QLORA, model, dataset, recipe, options))

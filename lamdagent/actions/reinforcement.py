@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.limits import Above, AtLeast, MultipleOf
+from lamdagent.actions.methods import GRPO, RLOO, Method
 from lamdagent.actions.training import Recipe, Training
-from lamdagent.objects.dataset import COLUMNS
 from lamdagent.rewards.mix import Reward, columns_of, terms
 
 SEVERAL = AtLeast(2)
@@ -58,7 +58,7 @@ def grpo(
         lora_alpha: see `Recipe`.
         lora_layers: see `Recipe`.
     """
-    return context.perform(_rewarded("GRPO", locals()))
+    return context.perform(_rewarded(GRPO, locals()))
 
 
 def rloo(
@@ -82,10 +82,10 @@ def rloo(
     lora_layers: int = 0,
 ) -> Loaded:
     """Make answers likelier that are rewarded more than the mean of the others to the same prompt; see `grpo`."""
-    return context.perform(_rewarded("RLOO", locals()))
+    return context.perform(_rewarded(RLOO, locals()))
 
 
-def _rewarded(method: str, given: Mapping[str, Any]) -> Training:
+def _rewarded(method: Method, given: Mapping[str, Any]) -> Training:
     mix = terms(given["reward"])
     options = {
         "beta": given["beta"],
@@ -94,6 +94,5 @@ def _rewarded(method: str, given: Mapping[str, Any]) -> Training:
         "temperature": given["temperature"],
         "reward_weights": [term.weight for term in mix],
     }
-    columns = (*COLUMNS["prompts"], *columns_of(given["reward"]))
-    recipe = Recipe.among(given, max_length=0)
-    return Training(method, given["model"], given["dataset"], columns, recipe, options, rewards=mix)
+    recipe, read = Recipe.among(given, max_length=0), columns_of(given["reward"])
+    return Training(method, given["model"], given["dataset"], recipe, options, further_columns=read, rewards=mix)

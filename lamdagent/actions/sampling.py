@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 from lamdagent.actions.context import Context, Loaded, chosen_rows
 from lamdagent.actions.limits import Above, AtLeast
+from lamdagent.actions.methods import RFT, SFT
 from lamdagent.actions.sft import OPTIONS
-from lamdagent.actions.training import OPTIONAL_COLUMNS, Recipe, Training
+from lamdagent.actions.training import Recipe, Training
 from lamdagent.errors import ActionFailed
-from lamdagent.objects.dataset import COLUMNS
 from lamdagent.objects.gathered import Gathered
+from lamdagent.objects.kinds import FOR_TEMPLATES
 from lamdagent.progress import Progress
 from lamdagent.rewards.mix import Reward, Term, terms
 from lamdagent.rewards.reply import reply as text_of
@@ -89,7 +90,7 @@ def rft(
         answers_at_once,
     )
     learning, kept = context.gather(drawn)
-    return learning.perform(Training("SFT", model, kept, COLUMNS["sft"], recipe, OPTIONS))
+    return learning.perform(Training(SFT, model, kept, recipe, OPTIONS))
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,10 @@ class Sampling:
             advice = "more answers, a lower threshold or a model that gets some right may help"
             raise ActionFailed(f"{reason} at least {self.threshold:g}; {advice}.", kind="no_answer")
         told = f"{len(found)} of {drawn} answers that a model gave to {len(rows)} prompts, accepted by a program"
-        return Gathered("sft", found, told)
+        return Gathered(SFT.kind, found, told)
 
     def _check_columns(self, rows: Sequence[Row]) -> None:
-        wanted = (*COLUMNS["prompts"], *(column for term in self.rewards for column in sorted(term.columns)))
+        wanted = (*RFT.columns, *(column for term in self.rewards for column in sorted(term.columns)))
         if missing := [column for column in wanted if column not in rows[0]]:
             reason = f"{self.dataset} has no column {', '.join(missing)}, which rejection sampling needs"
             raise ActionFailed(f"{reason}; it has {', '.join(rows[0])}", kind="bad_data")
@@ -163,7 +164,7 @@ class Sampling:
             before = seen.setdefault(id(row), [])
             if value >= self.threshold and text_of(said) and said not in before and len(before) < self.most:
                 before.append(said)
-                further = {key: row[key] for key in OPTIONAL_COLUMNS if key in row}
+                further = {key: row[key] for key in FOR_TEMPLATES if key in row}
                 yield {"prompt": row["prompt"], "completion": said, "reward": value, **further}
 
 

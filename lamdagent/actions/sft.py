@@ -1,11 +1,11 @@
 """Supervised fine-tuning (https://arxiv.org/abs/2203.02155, step 1), full or LoRA (https://arxiv.org/abs/2106.09685)."""
 
 from lamdagent.actions.context import Context, Loaded
+from lamdagent.actions.methods import PACKED, SFT
 from lamdagent.actions.training import Recipe, Training
-from lamdagent.objects.dataset import COLUMNS
 
 OPTIONS = {"completion_only_loss": True}
-PACKED = {**OPTIONS, "packing": True}
+PACKING = {**OPTIONS, "packing": True}
 """Best fit, nothing is attended to across rows (TRL's `bfd`)."""
 
 
@@ -27,7 +27,7 @@ def sft(
 ) -> Loaded:
     """Learn the completions; the prompts carry no loss. See `Recipe` for the hyperparameters."""
     recipe = Recipe.among(locals())
-    return context.perform(Training("SFT", model, dataset, COLUMNS["sft"], recipe, OPTIONS))
+    return context.perform(Training(SFT, model, dataset, recipe, OPTIONS))
 
 
 def sft_packed(
@@ -53,4 +53,4 @@ def sft_packed(
     A function of its own, since one more hyperparameter of `sft` would make other actions of all that have been done.
     """
     recipe = Recipe.among(locals())
-    return context.perform(Training("SFT", model, dataset, COLUMNS["sft"], recipe, PACKED))
+    return context.perform(Training(PACKED, model, dataset, recipe, PACKING))

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import gc
-import importlib
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,16 +12,12 @@ from typing import Any
 
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.distributed import in_processes
+from lamdagent.actions.methods import Method
 from lamdagent.errors import ActionFailed
 from lamdagent.libraries import known_warnings_ignored
+from lamdagent.objects.kinds import dataset_kind
 from lamdagent.progress import Progress
 from lamdagent.rewards.mix import Term
-
-OPTIONAL_COLUMNS = ("tools", "chat_template_kwargs")
-"""What TRL's chat templates read besides a dataset's own columns."""
-
-HOMES = {"ORPO": "trl.experimental.orpo"}
-"""Where a method's trainer and configuration are, if not in `trl` itself."""
 
 QUANTIZATION: Mapping[str, Any] = {
     "load_in_4bit": True,
@@ -140,39 +135,43 @@ def adapter(recipe: Recipe, targets: Any, layers: Any) -> dict[str, Any]:
 class Training:
     """One TRL trainer run from a folder and rows to a full model in the precision it had; LoRA ends up merged."""
 
-    method: str
-    """`SFT`, `DPO`, ...: TRL has a `<method>Trainer` and a `<method>Config`."""
+    method: Method
+    """Which trainer, and what it holds beside the model."""
     model: str
     """Folder."""
     dataset: str
     """JSONL file."""
-    columns: tuple[str, ...]
-    """What the trainer reads of each row; OPTIONAL_COLUMNS too, where a row has them."""
     recipe: Recipe
     options: Mapping[str, Any]
     """Arguments that only this method's configuration has."""
-    compares: bool = False
-    """The trainer takes a reference model: exactly the policy before its first step. LoRA needs none of its own."""
-    least: int = 1
-    """Fewest rows at once that the method can do with."""
+    further_columns: tuple[str, ...] = ()
+    """What the trainer reads of each row besides the columns of the method's kind of data."""
     prepare: Callable[[list[dict[str, Any]], int], list[dict[str, Any]]] | None = None
     """From the dataset's rows and the seed to the trainer's rows; stands in the scripts of rebuild/ as source text."""
     teacher: str = ""
     """Folder of a second model that the trainer takes; empty for none."""
     rewards: tuple[Term, ...] = ()
     """What the trainer rewards answers with; their weights are among `options`."""
-    quantized: bool = False
-    """The frozen weights are held in 4 bits while the adapter learns; it is merged into the weights as they were."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the trainer reads of each row; the optional ones of its kind too, where a row has them."""
+        return (*self.method.columns, *self.further_columns)
+
+    @property
+    def every_column(self) -> tuple[str, ...]:
+        """`columns` and the optional ones."""
+        return (*self.columns, *dataset_kind(self.method.kind).optional)
 
     @property
     def needs_reference(self) -> bool:
         """Whether a second model has to be loaded: with LoRA the policy itself, the adapter off, is the reference."""
-        return self.compares and not self.recipe.lora_rank
+        return self.method.reference == "given" and not self.recipe.lora_rank
 
     @property
-    def home(self) -> str:
-        """The module that has the trainer and its configuration."""
-        return HOMES.get(self.method, "trl")
+    def to_trl(self) -> Callable[[list[dict[str, Any]], int], list[dict[str, Any]]] | None:
+        """From the dataset's rows and the seed to the trainer's rows; None = they are the same."""
+        return self.prepare or dataset_kind(self.method.kind).to_trl
 
     def run(self, context: Context) -> Loaded:
         """Train, in the processes of `context.accelerate` if there are any.
@@ -185,20 +184,20 @@ class Training:
             return in_processes(self, context)
         policy, tokenizer = context.load(self.model)
         configs, dtype = copy.deepcopy((policy.config, policy.generation_config)), policy.dtype
-        if self.quantized:
+        if self.method.quantized:
             policy = quantized_model(self.model)
         elif not self.recipe.lora_rank:
             policy.float()  # steps of a small learning rate vanish in bf16 weights
         rows = self._rows(context)
         settings = arguments(
-            self.recipe, context.seed, str(context.output), device_here(), context.processes, self.least
+            self.recipe, context.seed, str(context.output), device_here(), context.processes, self.method.least
         )
         further = self._further(context, tokenizer)
         with known_warnings_ignored(), _compact_loss(), _out_of_memory_explained(self, context.processes):
-            home = importlib.import_module(self.home)
-            trainer = getattr(home, f"{self.method}Trainer")(
+            trainer_class, config_class = self.method.load()
+            trainer = trainer_class(
                 model=policy,
-                args=getattr(home, f"{self.method}Config")(**settings, **self.options),
+                args=config_class(**settings, **self.options),
                 train_dataset=rows,
                 processing_class=tokenizer,
                 peft_config=self._adapter(policy),
@@ -216,12 +215,12 @@ class Training:
 
     def _rows(self, context: Context) -> Any:
         """What the trainer gets, a `datasets.Dataset`."""
-        rows = context.rows(self.dataset, (*self.columns, *OPTIONAL_COLUMNS))
+        rows = context.rows(self.dataset, self.every_column)
         if missing := [column for column in self.columns if column not in rows.column_names]:
             has = ", ".join(rows.column_names)
-            reason = f"{self.dataset} has no column {', '.join(missing)}, which {self.method} needs; it has {has}"
+            reason = f"{self.dataset} has no column {', '.join(missing)}, which {self.method.title} needs; it has {has}"
             raise ActionFailed(reason, kind="bad_data")
-        return type(rows).from_list(self.prepare(rows.to_list(), context.seed)) if self.prepare else rows
+        return type(rows).from_list(self.to_trl(rows.to_list(), context.seed)) if self.to_trl else rows
 
     def _further(self, context: Context, tokenizer: Any) -> dict[str, Any]:
         """What only some trainers take."""
@@ -249,7 +248,7 @@ class Training:
         if context.adapter:
             model.save_pretrained(context.adapter)
             (context.adapter / "README.md").unlink(missing_ok=True)  # peft's empty form
-        return self._merged_into_whole(model, context) if self.quantized else model.merge_and_unload()
+        return self._merged_into_whole(model, context) if self.method.quantized else model.merge_and_unload()
 
     def _merged_into_whole(self, model: Any, context: Context) -> Any:
         """The adapter in the weights as they were: merged into 4 bits, it would be rounded away."""
@@ -353,7 +352,7 @@ def _out_of_memory_explained(step: Training, processes: int) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
-        rows, longest = step.recipe.micro(processes, step.least), step.recipe.max_length
+        rows, longest = step.recipe.micro(processes, step.method.least), step.recipe.max_length
         length = f" of up to {longest} tokens" if longest else ""
         reason = f"Out of memory at {rows} rows{length} at once: {error}"
         raise ActionFailed(reason, kind="out_of_memory") from error

@@ -1,4 +1,4 @@
-"""Who may be the champion: evaluated -> eligible -> selected, by the search split alone."""
+"""Promotion of finalists: evaluated -> eligible -> selected, by the search split alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,34 +8,44 @@ from lamdagent.evaluation.gain import Gain
 from lamdagent.memory.trial import Trial
 
 State = Literal["evaluated", "eligible", "selected"]
-"""`evaluated`: scored, not beyond the noise; `eligible`: its gain is; `selected`: the best of those, the champion."""
+"""`evaluated`: scored, gain within the noise. `eligible`: gain beyond it. `selected`: the best of these."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far a finalist has come."""
+class PromotionResult:
+    """The state of one finalist."""
 
     trial: Trial
     gain: Gain
-    """Over the best base, on the search split."""
+    """The gain over the best base, on the search split."""
     state: State
     why: str
-    """For a person; says nothing of the test split, which no later search may learn from."""
+    """The reason, for a person; it says nothing of the test split, from which no later search may learn."""
 
 
-def promoted(finalists: Sequence[tuple[Trial, Gain]], beyond: float) -> list[Standing]:
-    """The finalists' standings, in their order (best first); `beyond`: standard errors that a gain must exceed."""
-    standings: list[Standing] = []
+def promotion_results(
+    finalists: Sequence[tuple[Trial, Gain]], min_gain_in_stderr: float
+) -> tuple[PromotionResult, ...]:
+    """The state of every finalist, in their order (best first).
+
+    `min_gain_in_stderr`: the number of standard errors that a gain must exceed (`champion.beyond`).
+    """
+    results: list[PromotionResult] = []
     selected = False
     for trial, gain in finalists:
         said = f"gain {gain} on the search split ({gain.pairing}, standard error {gain.stderr:.3f})"
-        if gain.value <= beyond * gain.stderr:
-            errors = f"{beyond:g} standard error{'s' * (beyond != 1)}"
-            bar = f"not beyond {errors}" if beyond else "no gain"
-            standings.append(Standing(trial, gain, "evaluated", f"{said}: {bar}"))
+        if gain.value <= min_gain_in_stderr * gain.stderr:
+            results.append(PromotionResult(trial, gain, "evaluated", f"{said}: {_bar(min_gain_in_stderr)}"))
         elif selected:
-            standings.append(Standing(trial, gain, "eligible", f"{said}: beyond the noise, but another one is better"))
+            results.append(
+                PromotionResult(trial, gain, "eligible", f"{said}: beyond the noise, but another one is better")
+            )
         else:
             selected = True
-            standings.append(Standing(trial, gain, "selected", f"{said}: the best of those beyond the noise"))
-    return standings
+            results.append(PromotionResult(trial, gain, "selected", f"{said}: the best of those beyond the noise"))
+    return tuple(results)
+
+
+def _bar(min_gain_in_stderr: float) -> str:
+    errors = f"{min_gain_in_stderr:g} standard error{'s' * (min_gain_in_stderr != 1)}"
+    return f"not beyond {errors}" if min_gain_in_stderr else "no gain"

@@ -1,45 +1,38 @@
 """What the end of a search writes to the finalists' runs: standings, gains, and scores with other seeds."""
 
 import json
-from collections.abc import Mapping, Sequence
 
-from lamdagent.champion.promotion import Standing
-from lamdagent.champion.seed_repeats import Spread
+from lamdagent.champion.finalists import Promotion
+from lamdagent.champion.seed_repeats import SeedVariance
 from lamdagent.evaluation.gain import Gain
-from lamdagent.memory.trial import History, Trial
+from lamdagent.memory.trial import History
 from lamdagent.tracking import schema
 from lamdagent.tracking.store import RunStore
 
 
-def write_promotion(
-    store: RunStore,
-    search_run_id: str,
-    standings: Sequence[Standing],
-    tests: Mapping[str, Gain],
-    base: Trial,
-    history: History,
-) -> None:
-    """Write finalists' standings and gains (`tests`: run id -> gain on the test split), and the champion's run."""
-    for standing in standings:
-        run_id, test = standing.trial.run_id, tests.get(standing.trial.run_id)
-        pairing = {"search": standing.gain.pairing} | ({"test": test.pairing} if test else {})
-        tags = {schema.STATE: standing.state, schema.STATE_REASON: standing.why, schema.PAIRING: json.dumps(pairing)}
-        metrics = gain_metrics(standing.gain, "") | (gain_metrics(test, schema.TEST_PREFIX) if test else {})
+def write_promotion(store: RunStore, search_run_id: str, promotion: Promotion, history: History) -> None:
+    """Write the finalists' states and gains to their runs, and the champion's run to the search run."""
+    results = promotion.results
+    for result in results:
+        run_id, test = result.trial.run_id, promotion.tests.get(result.trial.run_id)
+        pairing = {"search": result.gain.pairing} | ({"test": test.pairing} if test else {})
+        tags = {schema.STATE: result.state, schema.STATE_REASON: result.why, schema.PAIRING: json.dumps(pairing)}
+        metrics = gain_metrics(result.gain, "") | (gain_metrics(test, schema.TEST_PREFIX) if test else {})
         store.update(run_id, tags=tags, metrics=metrics)
-    selected = next((s.trial.run_id for s in standings if s.state == "selected"), "")
+    selected = next((s.trial.run_id for s in results if s.state == "selected"), "")
     for trial in history.trials:
-        if trial.state == "selected" and trial.run_id not in {s.trial.run_id for s in standings}:
+        if trial.state == "selected" and trial.run_id not in {s.trial.run_id for s in results}:
             why = "a later search has promoted another one, or none"
             store.update(trial.run_id, tags={schema.STATE: "eligible", schema.STATE_REASON: why})
-    store.update(search_run_id, tags={schema.CHAMPION: selected or base.run_id})
+    store.update(search_run_id, tags={schema.CHAMPION: selected or promotion.base.run_id})
 
 
-def write_seed_scores(store: RunStore, spread: Spread) -> None:
+def write_seed_scores(store: RunStore, variance: SeedVariance) -> None:
     """Write what a finalist's pipeline scores with other seeds."""
-    if spread.scores:
-        metrics = {schema.SEEDS_MEAN: spread.mean, schema.SEEDS_COUNT: float(len(spread.scores))}
-        metrics |= {schema.SEEDS_DEVIATION: spread.deviation} if len(spread.scores) > 1 else {}
-        store.update(spread.trial.run_id, metrics=metrics)
+    if variance.scores:
+        metrics = {schema.SEEDS_MEAN: variance.mean, schema.SEEDS_COUNT: float(len(variance.scores))}
+        metrics |= {schema.SEEDS_DEVIATION: variance.deviation} if len(variance.scores) > 1 else {}
+        store.update(variance.trial.run_id, metrics=metrics)
 
 
 def gain_metrics(gain: Gain, prefix: str) -> dict[str, float]:

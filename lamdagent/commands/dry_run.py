@@ -2,13 +2,9 @@
 
 import math
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from lamdagent.enumeration.space import ActionSpace
-from lamdagent.loop.pool import action_space
-from lamdagent.loop.terminal import standard_output
+from lamdagent.loop.action_space import build_action_space
+from lamdagent.loop.terminal import Terminal
 from lamdagent.memory.text import memory_text
 from lamdagent.memory.trial import History
 from lamdagent.planning.plan import Plan, stand_in
@@ -21,33 +17,42 @@ LLM_CALLS_PER_TRIAL = 3
 """Type, objects, reflection."""
 
 
-def show(plan: Plan, console: Console | None = None) -> None:
+def show(plan: Plan, view: Terminal) -> None:
     """Print pool, action space, tasks, budget, an estimate of cost, and the two prompts of the first turn."""
-    console = console or standard_output()
     models = [stand_in(name, settings.source) for name, settings in plan.config.models.items()]
-    space = action_space(plan, models, History())
-    console.print(_table("Pool", ("object", "kind", "rows", "description"), _pool(plan)))
-    console.print(_table("Tasks", ("task", "weight", "metric", "search / test items", "range"), _tasks(plan)))
-    console.print(_table("Actions", ("type", "choices now", "choices", "description"), _actions(space)))
-    _say(console, f"Agent: {make_agent(plan.config, plan.tasks).name}")
+    space = build_action_space(plan, models, History())
+    view.table("Pool", ("object", "kind", "rows", "description"), _pool(plan))
+    view.table("Tasks", ("task", "weight", "metric", "search / test items", "range"), _tasks(plan))
+    view.table("Actions", ("type", "choices now", "choices", "description"), _actions(space))
+    for line in _settings(plan):
+        view.say(line)
+    prompts = _prompts(plan, space)
+    view.say(_estimate(plan, prompts))
+    for title, messages in zip(("first prompt (which type)", "second prompt (which objects)"), prompts, strict=False):
+        for message in messages:
+            view.rule(f"{title}: {message['role']}")
+            view.say(message["content"])
+
+
+def _settings(plan: Plan) -> list[str]:
+    """Agent, budget, sources of the memory, and warnings, a line each."""
     budget = {k: v for k, v in vars(plan.config.budget).items() if v is not None}
-    _say(console, "Budget: " + ", ".join(f"{key} {value:g}" for key, value in budget.items()))
+    lines = [f"Agent: {make_agent(plan.config, plan.tasks).name}"]
+    lines.append("Budget: " + ", ".join(f"{key} {value:g}" for key, value in budget.items()))
+    told = "`python -m lamdagent history` with the same arguments shows what is understood of it"
     for name, source in plan.config.memory.sources.items():
         where = ", ".join(map(str, source.experiments))
-        told = "`python -m lamdagent history` with the same arguments shows what is understood of it"
-        _say(console, f"Memory source {name}: runs of {where}, read as {source.mapping}; {told}")
-    for warning in plan.findings.warnings:
-        _say(console, f"Warning: {warning}")
+        lines.append(f"Memory source {name}: runs of {where}, read as {source.mapping}; {told}")
+    return lines + [f"Warning: {warning}" for warning in plan.findings.warnings]
+
+
+def _prompts(plan: Plan, space: ActionSpace) -> list[list[dict[str, str]]]:
+    """The messages of the first turn's calls: which type, and which objects for the first type that is legal."""
     memory = memory_text(History(), space, plan.tasks, plan.config.memory.tokens)
     turn = Turn(History(), space, 0, plan.config.search.seed, lambda: memory)
     settings = llm_settings(plan.config, plan.tasks)
     available = space.available()
-    prompts = [type_messages(turn, settings)] + [object_messages(turn, available[0], settings)] if available else []
-    _say(console, _estimate(plan, prompts))
-    for title, messages in zip(("first prompt (which type)", "second prompt (which objects)"), prompts, strict=False):
-        for message in messages:
-            console.rule(f"{title}: {message['role']}", align="left")
-            _say(console, message["content"])
+    return [type_messages(turn, settings)] + [object_messages(turn, available[0], settings)] if available else []
 
 
 def _pool(plan: Plan) -> list[tuple[str, ...]]:
@@ -81,16 +86,3 @@ def _estimate(plan: Plan, prompts: list[list[dict[str, str]]]) -> str:
     tokens += LLM_CALLS_PER_TRIAL * plan.config.memory.tokens
     total = f", about {tokens * trials / 1000:.0f}k tokens in all" if trials else ""
     return f"Estimate: {count}, at most {LLM_CALLS_PER_TRIAL} LLM calls and about {tokens} prompt tokens each{total}"
-
-
-def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(Text(text), soft_wrap=True)

@@ -3,105 +3,32 @@
 With `memory.sources` it explains each of their runs; without, it lists the store's experiments and suggests sources.
 """
 
-import dataclasses
 import json
-import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from lamdagent.commands import Command, Request
 
-from lamdagent.config import Config, read
-from lamdagent.loop.terminal import standard_output
-from lamdagent.memory.external.feed import Sources
-from lamdagent.memory.external.parse import Ours, Reading, known_names
-from lamdagent.memory.external.suggestion import suggest
-from lamdagent.memory.history import build_history
-from lamdagent.memory.lineage import figure
-from lamdagent.memory.trial import Trial
-from lamdagent.planning.plan import Outline, make_outline, stand_in
-from lamdagent.text import one_line
-from lamdagent.tracking.external import Sample, open_to_read
-from lamdagent.tracking.queries import BASES
-from lamdagent.tracking.schema import KIND
+if TYPE_CHECKING:
+    from lamdagent.api.sources import ForeignRuns
+    from lamdagent.loop.terminal import Terminal
+    from lamdagent.memory.external.parse import Reading
+    from lamdagent.memory.trial import Trial
 
-OUR_BASES = f"tags.`{KIND}` = 'base'"
-"""MLflow filter for the runs of our base models."""
+HELP = """python -m lamdagent history [+experiment=NAME] [key=value ...] [--json]
+
+Shows what a search would understand of others' MLflow runs: which action each run was, its inputs and levelled score,
+what is skipped and why, which models would join the pool. Runs nothing and writes nothing.
+
+  python -m lamdagent history                          the store's experiments and a source for each, to paste
+  python -m lamdagent history +experiment=mine +source=trl memory.sources.trl.experiments=[theirs]
+  --json                                               the same for machines, on standard output
+
+Ready-made sources: trl, transformers, params, lamdagent (conf/source); several of a kind under names of yours:
++source@memory.sources.first=trl +source@memory.sources.second=trl"""
 SHOWN = 40
 """Most runs of a source in the table; `--json` has all."""
-
-
-def start(node: DictConfig, as_json: bool = False) -> None:
-    """Explain, to standard output.
-
-    Raises:
-        UserError: there is no store, or the configuration is wrong.
-    """
-    config = read(node)
-    outline = make_outline(config)
-    reader = open_to_read(config.tracking.uri)
-    own_id = reader.experiment_id(config.tracking.experiment)
-    if not config.memory.sources:
-        samples = [s for s in reader.samples() if s.experiment_id != own_id or not config.actions]
-        _overview(samples, config, as_json)
-        return
-    sources = Sources(reader, config.memory.sources, own_id)
-    warnings = sources.refresh()
-    readings = sources.readings(_ours(outline, reader.newest(own_id, OUR_BASES, BASES) if own_id else []))
-    gaps = {name for name, found in readings.items() if not any(r.trial and r.trial.scores for r in found)}
-    wanted = [str(e) for name in gaps for e in config.memory.sources[name].experiments]
-    samples = [s for s in reader.samples() if wanted and {s.name, s.experiment_id} & set(wanted)]
-    if as_json:
-        found = {name: _summary(rows) for name, rows in readings.items()}
-        print(json.dumps({"sources": found, "warnings": warnings, "suggested": _suggestions(samples, config)}))
-        return
-    console = standard_output()
-    for warning in warnings:
-        _say(console, warning, "yellow")
-    for name, rows in readings.items():
-        _explain(console, name, rows)
-    if samples:
-        _say(console, "\nNo run has a score that counts here. From what the runs hold, perhaps:")
-        _say(console, _yaml(_suggestions(samples, config)))
-
-
-def _ours(outline: Outline, records: Sequence[Any]) -> Ours:
-    """What a search would know: stand-ins for the initial models, the base's score if one has been taken."""
-    config = outline.config
-    models = [stand_in(name, settings.source) for name, settings in config.models.items()]
-    past = build_history(records, outline.types, outline.datasets, outline.tasks)
-    base = next((t.scores for t in past.scored if t.kind == "base"), {})
-    return Ours(outline.types, outline.datasets, outline.tasks, known_names(config.models, models), base)
-
-
-def _explain(console: Console, name: str, rows: Sequence[Reading]) -> None:
-    summary = _summary(rows)
-    table = Table(title=f"memory.sources.{name}", title_justify="left")
-    for head in ("run", "understood as", "score", "joins", "notes, or why it is skipped"):
-        table.add_column(head, overflow="fold")
-    for row in list(reversed(rows))[:SHOWN]:
-        trial = row.trial
-        what = trial.action.describe() if trial and trial.action else "a model" if trial else "-"
-        what += " (failed)" if trial and trial.status == "failed" else ""
-        joins = trial.model.name if trial and trial.model and trial.model.location else ""
-        cells = (row.name, one_line(what, 300), _score(trial), joins)
-        table.add_row(*map(Text, cells), Text("; ".join(row.notes) or row.skipped, style="" if trial else "yellow"))
-    console.print(table)
-    left = f"; the newest {SHOWN} are shown" if len(rows) > SHOWN else ""
-    counts = ", ".join(f"{summary[key]} {word}" for key, word in COUNTS.items())
-    _say(console, f"{name}: {len(rows)} runs, {counts}{left}")
-
-
-def _score(trial: Trial | None) -> str:
-    """The weighted score; the tasks' own while our base is not scored and has to stand in for one of them."""
-    if trial is None or trial.score:
-        return figure(trial.score if trial else None)
-    return ", ".join(f"{name} {figure(score)}" for name, score in trial.scores.items()) or "-"
-
-
+HEADS = ("run", "understood as", "score", "joins", "notes, or why it is skipped")
 COUNTS = {
     "understood": "understood",
     "scored": "with a score",
@@ -111,71 +38,83 @@ COUNTS = {
 }
 
 
-def _summary(rows: Sequence[Reading]) -> dict[str, Any]:
-    trials = [r.trial for r in rows if r.trial]
-    return {
-        "runs": len(rows),
-        "understood": len(trials),
-        "scored": len([t for t in trials if t.scores]),
-        "failed": len([t for t in trials if t.status == "failed"]),
-        "models": len([t for t in trials if t.model and t.model.location]),
-        "skipped": len(rows) - len(trials),
-        "readings": [_plain(r) for r in rows],
-    }
+def run(request: Request) -> None:
+    """Explain, to standard output.
+
+    Raises:
+        UserError: there is no store, or the configuration is wrong.
+    """
+    from lamdagent.api.sources import understood
+    from lamdagent.config import read
+    from lamdagent.loop.terminal import Terminal
+
+    found = understood(read(request.composed.node))
+    if "--json" in request.flags:
+        print(json.dumps(found.to_dict()))
+    elif found.readings:
+        _explain(found, Terminal())
+    else:
+        _overview(found, Terminal())
 
 
-def _plain(row: Reading) -> dict[str, Any]:
+def _explain(found: "ForeignRuns", view: "Terminal") -> None:
+    for warning in found.warnings:
+        view.say(warning, "yellow")
+    for name, rows in found.readings.items():
+        _show(name, rows, view)
+    if found.experiments:
+        view.say("\nNo run has a score that counts here. From what the runs hold, perhaps:")
+        view.say(_yaml(found.suggested))
+
+
+def _show(name: str, rows: "Sequence[Reading]", view: "Terminal") -> None:
+    from lamdagent.api.sources import count
+
+    shown = list(reversed(rows))[:SHOWN]
+    styles = ["" if row.trial else "yellow" for row in shown]
+    view.table(f"memory.sources.{name}", HEADS, map(_row, shown), styles=styles)
+    left = f"; the newest {SHOWN} are shown" if len(rows) > SHOWN else ""
+    found = count(rows)
+    counts = ", ".join(f"{found[key]} {word}" for key, word in COUNTS.items())
+    view.say(f"{name}: {len(rows)} runs, {counts}{left}")
+
+
+def _row(row: "Reading") -> list[str]:
+    from lamdagent.text import one_line
+
     trial = row.trial
-    known: dict[str, Any] = {"run_id": row.run_id, "name": row.name, "notes": row.notes, "skipped": row.skipped}
-    if trial is None:
-        return known
-    action = trial.action
-    return known | {
-        "status": trial.status,
-        "action": action.type if action else None,
-        "inputs": {slot: list(names) for slot, names in action.slots.items()} if action else {},
-        "hyperparameters": {k: action.hyperparameters[k] for k in action.choices} if action else {},
-        "score": dataclasses.asdict(trial.score) if trial.score else None,
-        "tasks": {name: dataclasses.asdict(score) for name, score in trial.scores.items()},
-        "parents": trial.parents,
-        "model": trial.model.name if trial.model else None,
-        "location": trial.model.location if trial.model else None,
-    }
+    what = trial.action.describe() if trial and trial.action else "a model" if trial else "-"
+    what += " (failed)" if trial and trial.status == "failed" else ""
+    joins = trial.model.name if trial and trial.model and trial.model.location else ""
+    return [row.name, one_line(what, 300), _score(trial), joins, "; ".join(row.notes) or row.skipped]
 
 
-def _overview(samples: Sequence[Sample], config: Config, as_json: bool) -> None:
-    found = _suggestions(samples, config)
-    if as_json:
-        rows = [{"id": s.experiment_id, "name": s.name, "runs": len(s.records), "more": s.more} for s in samples]
-        print(json.dumps({"experiments": rows, "suggested": found}))
-        return
-    console = standard_output()
-    table = Table(title="Experiments of the store", title_justify="left")
-    for head in ("experiment", "runs", "logged models", "mapping that fits"):
-        table.add_column(head, overflow="fold")
-    fits = {s["experiments"][0]: s["mapping"] for s in found["memory"]["sources"].values()}
-    for s in samples:
-        count = f"{len(s.records)}{'+' if s.more else ''}"
-        table.add_row(*map(Text, (one_line(s.name, 80), count, "yes" if s.logged else "", fits.get(s.name, ""))))
-    console.print(table)
-    _say(console, "To seed a search with them, paste into your experiment what is right of this:")
-    _say(console, _yaml(found))
+def _score(trial: "Trial | None") -> str:
+    """The weighted score; the tasks' own while our base is not scored and has to stand in for one of them."""
+    from lamdagent.memory.lineage import figure
+
+    if trial is None or trial.score:
+        return figure(trial.score if trial else None)
+    return ", ".join(f"{name} {figure(score)}" for name, score in trial.scores.items()) or "-"
 
 
-def _suggestions(samples: Sequence[Sample], config: Config) -> dict[str, Any]:
-    sources: dict[str, Any] = {}
-    for found in (s for s in samples if s.records):
-        slug = re.sub(r"[^a-z0-9]+", "_", found.name.lower()).strip("_")[:40] or f"experiment_{found.experiment_id}"
-        name = slug if slug not in sources else f"{slug}_{found.experiment_id}"
-        sources[name] = suggest(found.name, found.records, found.logged, config)
-    return {"memory": {"sources": sources}}
+def _overview(found: "ForeignRuns", view: "Terminal") -> None:
+    from lamdagent.text import one_line
+
+    fits = {one["experiments"][0]: one["mapping"] for one in found.suggested["memory"]["sources"].values()}
+    rows = []
+    for one in found.experiments:
+        count = f"{len(one.records)}{'+' if one.more else ''}"
+        rows.append([one_line(one.name, 80), count, "yes" if one.logged else "", fits.get(one.name, "")])
+    view.table("Experiments of the store", ("experiment", "runs", "logged models", "mapping that fits"), rows)
+    view.say("To seed a search with them, paste into your experiment what is right of this:")
+    view.say(_yaml(found.suggested))
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: Mapping[str, Any]) -> str:
     import yaml
 
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=False, width=110))
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style=style), soft_wrap=True)
+COMMAND = Command("history", HELP, run, flags=("--json",))

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from lamdagent.actions.action import ActionType, Slot
 from lamdagent.enumeration.space import ActionSpace, produced
 from lamdagent.objects.compatibility import Frame, misfits
-from lamdagent.objects.dataset import COLUMNS, Dataset
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.kinds import dataset_kind
 from lamdagent.objects.model import Model
 
 ENOUGH = 200
@@ -59,7 +60,7 @@ def _grown(
 def _to_be_made(types: Sequence[ActionType]) -> list[Dataset]:
     """Stand-ins for what the types' actions make besides models, with the columns of their kind alone."""
     kinds = {t.makes: t.name for t in types if t.makes}
-    return [Dataset(f"of {t}", k, "", f"of {t}", 1, "", columns=COLUMNS[k]) for k, t in kinds.items()]  # type: ignore[arg-type]
+    return [Dataset(f"of {t}", k, "", f"of {t}", 1, "", columns=dataset_kind(k).columns) for k, t in kinds.items()]
 
 
 def _thinned(action_type: ActionType, room: int) -> ActionType:

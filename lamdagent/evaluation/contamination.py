@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from lamdagent.evaluation.items import Item
-from lamdagent.objects.dataset import COLUMNS, Dataset, Kind
+from lamdagent.evaluation.task import Item
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.kinds import dataset_kind
 from lamdagent.objects.ngram_overlap import LENGTH, Questions
 
 SHOWN = 3
@@ -36,7 +37,7 @@ class Leak:
         question = question if len(question) <= EXCERPT else question[: EXCERPT - 1] + "…"
         return f"row {self.row} ({how} of {self.item.task}'s {self.item.split} item {self.item.id}: {question!r})"
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For a machine."""
         item = {"task": self.item.task, "split": self.item.split, "item": self.item.id, "question": self.item.question}
         return {"dataset": self.dataset, "row": self.row, "exact": self.exact, **item}
@@ -52,7 +53,7 @@ def leaks(datasets: Sequence[Dataset], items: Sequence[Item]) -> list[Leak]:
     ]
 
 
-def leaks_among(name: str, kind: Kind, rows: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> list[Leak]:
+def leaks_among(name: str, kind: str, rows: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> list[Leak]:
     """Those of `rows` that hold one of `items`; `name` is told in a dataset's place."""
     found = Questions([item.question for item in items]).overlaps(_texts(rows, kind))
     return [Leak(name, len(rows), one.row, items[one.item], one.exact) for one in found]
@@ -86,14 +87,6 @@ def _rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
         yield from map(json.loads, file)
 
 
-def _texts(rows: Iterable[Mapping[str, Any]], kind: Kind) -> Iterator[list[str]]:
+def _texts(rows: Iterable[Mapping[str, Any]], kind: str) -> Iterator[list[str]]:
     """What a model sees of each row, a text for each cell or message."""
-    for row in rows:
-        cells = [row[column] for column in COLUMNS[kind]]
-        yield [text for cell in cells for text in _of(cell)]
-
-
-def _of(cell: Any) -> list[str]:
-    if isinstance(cell, str):
-        return [cell]
-    return [message["content"] for message in cell if isinstance(message.get("content"), str)]
+    yield from map(dataset_kind(kind).texts_of, rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdagent.errors import UserError
+from lamdagent.evaluation.backends import BACKENDS, backend_version
 from lamdagent.evaluation.task import Task
 
 BUILTIN = Path(__file__).parent / "tasks"
@@ -32,7 +33,7 @@ def task_folder(task: Task) -> Path | None:
 
 
 def task_fingerprint(task: Task) -> str:
-    """Hex digest of what decides a score before it is levelled and weighed: settings, files, lm-eval's version.
+    """Hex digest of what decides a score on the task's own scale: settings, files, the version of what scores.
 
     Raises:
         UserError: the task's folder does not exist.
@@ -40,10 +41,13 @@ def task_fingerprint(task: Task) -> str:
     parts: dict[str, Any] = {
         "settings": [task.task, task.metric, dict(task.splits), dict(task.limits), dict(task.options)],
         "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in task_files(task)},
-        "lm_eval": metadata.version("lm_eval"),
     }
-    if task.vllm is not None:  # its kernels round otherwise: a score of it is no score of transformers
-        parts["backend"] = "vllm"
+    if task.backend in BACKENDS:
+        parts["lm_eval"] = metadata.version("lm_eval")
+    else:
+        parts["version"] = backend_version(task.backend)
+    if task.backend != "hf":  # the others round otherwise: a score of theirs is no score of transformers
+        parts["backend"] = task.backend
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

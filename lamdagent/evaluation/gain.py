@@ -60,7 +60,7 @@ def gain_over(
         error = _paired_error(task, ours, base, our_items or {}, base_items or {})
         paired += error is not None
         if error is None:
-            error = math.hypot(*(task.level(scores[task.name]).stderr for scores in (ours, base)))
+            error = math.hypot(*(task.normalize(scores[task.name]).stderr for scores in (ours, base)))
         variance += (task.weight / total * error) ** 2
     pairings: Sequence[Pairing] = get_args(Pairing)
     pairing = pairings[0] if paired == len(weighed) else pairings[1] if paired else pairings[2]
@@ -80,7 +80,7 @@ def difference(stored: Gain | None, ours: Score | None, base: Score | None) -> G
 def _paired_error(
     task: Task, ours: Mapping[str, Score], base: Mapping[str, Score], our_items: Items, base_items: Items
 ) -> float | None:
-    """Standard error of the mean difference, levelled; None if the items are not all there or the score is no mean."""
+    """Normalized standard error of the mean difference; None if items are missing or the score is no mean."""
     one, other = our_items.get(task.name, {}), base_items.get(task.name, {})
     if len(one) < 2 or one.keys() != other.keys():
         return None

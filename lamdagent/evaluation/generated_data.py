@@ -6,14 +6,11 @@ item may well write it down.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from lamdagent.errors import ActionFailed
-from lamdagent.evaluation.task import Task
+from lamdagent.evaluation.backends import load_backend
+from lamdagent.evaluation.task import DataUnavailable, Item, Task
 from lamdagent.objects.gathered import Gathered
-
-if TYPE_CHECKING:  # what reads items is for actions that make rows; every other action saves the memory
-    from lamdagent.evaluation.items import Item
 
 NAME = "answers that the model gave itself"
 ADVICE = "other seeds draw other answers, and evaluation.overlap=warn goes on with them, which is reported"
@@ -42,15 +39,13 @@ def _compared(overlap: str, tasks: Sequence[Task], made: Gathered) -> str:
     return " ".join(part for part in (summary(found), *away) if part)
 
 
-def _items(tasks: Sequence[Task]) -> "tuple[list[Item], list[str]]":
+def _items(tasks: Sequence[Task]) -> tuple[list[Item], list[str]]:
     """The items of all splits, and a sentence for each task whose items cannot be had."""
-    from lamdagent.evaluation.items import NotAtHand, items
-
     every: list[Item] = []
     away = []
     for task in tasks:
         try:
-            every += items(task)
-        except NotAtHand as error:
+            every += load_backend(task.backend).items(task)
+        except DataUnavailable as error:
             away.append(f"No {NAME} were compared with the items of {task.name}: {error}.")
     return every, away

@@ -3,31 +3,13 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from lamdagent.errors import UserError
 from lamdagent.evaluation.harness import load_task
-from lamdagent.evaluation.task import Split, Task
+from lamdagent.evaluation.task import DataUnavailable, Item, Split, Task
 from lamdagent.objects.hub import cache_only
 from lamdagent.objects.sources import hub_answers
-
-
-class NotAtHand(Exception):
-    """The task's data cannot be had now; the message says why."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One evaluation item."""
-
-    task: str
-    """`Task.name`."""
-    split: str
-    """Ours: search or test."""
-    id: str
-    """Its own `id`, else its number in the split."""
-    question: str
 
 
 def items(task: Task) -> list[Item]:
@@ -35,15 +17,15 @@ def items(task: Task) -> list[Item]:
 
     Raises:
         UserError: lm-eval has no such task or split, or `Task.question` does not fit its items.
-        NotAtHand: the data is neither here nor on a hub that answers.
+        DataUnavailable: the data is neither here nor on a hub that answers.
     """
     with _quiet():
         try:
             return [item for split in task.splits for item in _read(task, "test" if split == "test" else "search")]
-        except (UserError, NotAtHand):
+        except (UserError, DataUnavailable):
             raise
         except Exception as error:  # the task's own functions may raise anything over the items
-            raise NotAtHand(_first_line(error)) from error
+            raise DataUnavailable(_first_line(error)) from error
 
 
 def _read(task: Task, split: Split) -> Iterator[Item]:
@@ -66,7 +48,7 @@ def _loaded(task: Task, split: Split) -> Any:
             problem = error
     if isinstance(problem, UserError):
         raise problem
-    raise NotAtHand(_first_line(problem)) from problem
+    raise DataUnavailable(_first_line(problem)) from problem
 
 
 def _question(task: Task, loaded: Any, doc: dict[str, Any]) -> str:

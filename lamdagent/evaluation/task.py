@@ -1,4 +1,4 @@
-"""Weighted tasks and the score: s = sum_k alpha_k * s_k over levelled task scores (paper, section 3.3)."""
+"""Weighted tasks and the score: s = sum_k alpha_k * s_k over normalized task scores (paper, section 3.3)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,26 @@ class Score:
     stderr: float = 0.0
 
 
+class DataUnavailable(Exception):
+    """A task's items cannot be had now; the message says why."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One evaluation item."""
+
+    task: str
+    """`Task.name`."""
+    split: str
+    """Ours: search or test."""
+    id: str
+    """Its own `id`, else its number in the split."""
+    question: str
+
+
 @dataclass(frozen=True)
 class Task:
-    """One lm-eval task with its weight and the scale that levels it to [0, 1]."""
+    """One lm-eval task with its weight and the scale that normalizes it to [0, 1]."""
 
     name: str
     """The key under `tasks`; the MLflow metric is `task.<name>`."""
@@ -28,13 +45,13 @@ class Task:
     metric: str
     """lm-eval's metric with its filter, such as `acc,none`."""
     weight: float = 1.0
-    """alpha_k after levelling, relative to the other tasks' weights; >= 0."""
+    """alpha_k after normalization, relative to the other tasks' weights; >= 0."""
     higher_is_better: bool = True
     """False for a loss or an error rate."""
     low: float = 0.0
-    """The metric's value that levels to 0 (to 1 when lower is better)."""
+    """The metric's value that becomes 0 (to 1 when lower is better)."""
     high: float = 1.0
-    """The metric's value that levels to 1 (to 0 when lower is better)."""
+    """The metric's value that becomes 1 (to 0 when lower is better)."""
     folder: str = ""
     """Folder of YAML tasks, or empty for the ones lm-eval ships."""
     splits: Mapping[str, str] = field(default_factory=lambda: {"search": "validation", "test": "test"})
@@ -45,20 +62,22 @@ class Task:
     """Further lm-eval task settings (num_fewshot, generation_kwargs, ...)."""
     question: str = ""
     """What the comparison with training data takes for an item's question, see `TaskConfig`; no part of the score."""
-    vllm: Mapping[str, Any] | None = None
-    """With these options of vLLM; None: with transformers, on the weights in memory."""
+    backend: str = "hf"
+    """What scores it, see `backends.BACKENDS`; all tasks of a search have the same."""
+    backend_options: Mapping[str, Any] = field(default_factory=dict)
+    """What the backend itself is told; no part of the fingerprint."""
     fingerprint: str = ""
     """Hex digest of the task's settings and files: scores of unequal fingerprints are not compared."""
 
-    def level(self, score: Score) -> Score:
-        """`score` on the metric's own scale, levelled to [0, 1] and cut there."""
+    def normalize(self, score: Score) -> Score:
+        """`score` on the metric's own scale, normalized to [0, 1] and cut there."""
         span = self.high - self.low
         value = min(1.0, max(0.0, (score.value - self.low) / span))
         return Score(value if self.higher_is_better else 1.0 - value, score.stderr / abs(span))
 
 
 def weighted_score(tasks: Sequence[Task], scores: Mapping[str, Score]) -> Score | None:
-    """The weighted mean of levelled task scores in [0, 1], errors added in quadrature (tasks are independent samples).
+    """The weighted mean of normalized task scores; errors are added in quadrature, as of independent samples.
 
     None when a task with a weight has no score, or one that is not a number.
     """
@@ -69,7 +88,7 @@ def weighted_score(tasks: Sequence[Task], scores: Mapping[str, Score]) -> Score 
         score = scores.get(task.name)
         if score is None or not math.isfinite(score.value):
             return None
-        levelled = task.level(score)
-        value += task.weight / total * levelled.value
-        variance += (task.weight / total * levelled.stderr) ** 2
+        normalized = task.normalize(score)
+        value += task.weight / total * normalized.value
+        variance += (task.weight / total * normalized.stderr) ** 2
     return Score(value, math.sqrt(variance))

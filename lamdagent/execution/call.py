@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import importlib
 import sys
 import time
 import traceback
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Event, Failed, Finished, Job
+from lamdagent.functions import load_function
 from lamdagent.progress import Report
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "cublas_status_alloc_failed")
@@ -20,8 +20,7 @@ def call(job: Job, report: Report) -> Event:
     """`Finished` with the function's value, or `Failed` with a reason that a person understands; never raises."""
     started = time.monotonic()
     try:
-        module, _, name = job.target.partition(":")
-        value = getattr(importlib.import_module(module), name)(report, **job.arguments)
+        value = load_function(job.target)(report, **job.arguments)
         return Finished(job.id, value, time.monotonic() - started)
     except Exception as error:
         reason, kind = explain(error)

@@ -54,6 +54,11 @@ class Failed:
 Event = Update | Finished | Failed
 
 
+def gpu_seconds(seconds: float, gpus: int, processes: int = 1) -> float:
+    """GPU time of a job of `seconds` wall time that holds `gpus` for each of its processes until its end."""
+    return seconds * gpus * processes
+
+
 class Executor(Protocol):
     """Runs jobs; at most `capacity` at a time."""
 

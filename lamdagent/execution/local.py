@@ -7,10 +7,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 
 from lamdagent.execution.call import call
 from lamdagent.execution.executor import Event, Failed, Finished, Job, Update
@@ -43,11 +46,8 @@ class LocalExecutor:
         ours, theirs = context.Pipe()
         self._pipe: Connection = ours
         self._process: BaseProcess = context.Process(target=_serve, args=(theirs, self._warm_up), daemon=True)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is the driver's from the first moment
-        try:
+        with _sigint_ignored(), _no_main_module():
             self._process.start()
-        finally:
-            signal.signal(signal.SIGINT, before)
         theirs.close()
 
     def submit(self, job: Job) -> None:
@@ -110,6 +110,30 @@ class LocalExecutor:
         self.close()
         self._start()
         return failed
+
+
+@contextlib.contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    """A child inherits it: Ctrl-C is the driver's from the first moment. Other threads cannot set it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep the child from running the user's script again, which need not be guarded by `if __name__ == ...`."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(pipe: Connection, warm_up: tuple[str, ...]) -> None:

@@ -4,35 +4,35 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lamdagent.actions.action import Action, inputs_of, local_rows
 from lamdagent.actions.context import Context, Gathering, Loaded, Step, chosen_rows
+from lamdagent.actions.merge_methods import merges
 from lamdagent.actions.merging import Merging, stored_dtype
-from lamdagent.actions.training import OPTIONAL_COLUMNS, Training
+from lamdagent.actions.methods import method_of
+from lamdagent.actions.training import Training
 from lamdagent.enumeration.fingerprint import fingerprint_of
 from lamdagent.errors import UserError
 from lamdagent.export.initial import initial
 from lamdagent.export.part import Part, place
 from lamdagent.export.steps import merging, training
+from lamdagent.functions import load_function
 from lamdagent.memory.lineage import chain, past
 from lamdagent.memory.trial import History, Trial
-from lamdagent.objects.dataset import COLUMNS, Dataset
+from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.kinds import dataset_kind
 from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan
-
-OWN_ACTIONS = "lamdagent.actions."
-"""Functions whose steps can be written down; a user's own may do anything."""
-
 
 Rows = Callable[[Dataset], str]
 """Dataset -> its local file."""
 
 
 @dataclass(frozen=True)
-class Notes(Context):
+class RecordingContext(Context):
     """A context in which nothing runs: the step that an action would do comes back in the model's place."""
 
     def perform(self, step: Step) -> Loaded:
@@ -99,7 +99,7 @@ def _step(
 ) -> tuple[Training | Merging, dict[str, str]]:
     """What the action does, with the places of its inputs, and the files of its training rows; `gathered`: its own."""
     kind = next((t for t in plan.types if t.name == action.type), None)
-    if kind is None or not kind.function.startswith(OWN_ACTIONS):
+    if kind is None or not (method_of(kind.function) or merges(kind.function)):
         why = "this configuration does not have" if kind is None else f"is code of your own ({kind.function})"
         raise UserError(f"{action.describe()} cannot be written as plain commands: its type {why}.")
     things: dict[str, Any] = {model.name: model for model in action.models}
@@ -109,20 +109,18 @@ def _step(
     if expected != action.fingerprint:
         why = "its data or its type have changed since, or an input is in another experiment"
         raise UserError(f"{action.describe()} cannot be written as plain commands: {why}.")
-    module, _, name = kind.function.partition(":")
-    step, _ = getattr(import_module(module), name)(Notes(Path()), **inputs_of(action, kind, place, rows))
+    step, _ = load_function(kind.function)(RecordingContext(Path()), **inputs_of(action, kind, place, rows))
     if not isinstance(step, Training):
         return step, {}
     dataset, share = (gathered, 1.0) if gathered else (action.datasets[0], action.share)
-    columns = (*step.columns, *OPTIONAL_COLUMNS)
     file = _rows_file(dataset, share, step.columns)
-    return replace(step, dataset=file), {file: _lines(rows(dataset), share, columns)}
+    return replace(step, dataset=file), {file: _lines(rows(dataset), share, step.every_column)}
 
 
 def _rows_file(dataset: Dataset, fraction: float, columns: tuple[str, ...]) -> str:
     """Another one for other columns: steps that train on the same dataset may read unlike parts of it."""
     share = "" if fraction == 1 else f"-{fraction:g}"
-    further = "".join(f"-{column}" for column in columns if column not in COLUMNS[dataset.kind])
+    further = "".join(f"-{column}" for column in columns if column not in dataset_kind(dataset.kind).columns)
     return f"data/{re.sub(r'[^A-Za-z0-9_.-]', '_', f'{dataset.name}{share}{further}')}.jsonl"
 
 

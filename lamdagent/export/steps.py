@@ -45,7 +45,7 @@ def training(step: Training, action: Action, model: Model, number: str, data: Ma
     if action.processes > 1:
         comment += f", made by {action.processes} processes; one takes the same rows per step and rounds differently"
     script = f"# {comment}\n{_script(step, place(model), action.seed)}"
-    packages = (*PACKAGES, "bitsandbytes") if step.quantized else PACKAGES
+    packages = (*PACKAGES, "bitsandbytes") if step.method.quantized else PACKAGES
     return Part(comment, (f"python {name}",), {**data, **sources(step.rewards), name: script}, packages)
 
 
@@ -70,23 +70,23 @@ def _option(key: str, value: Any) -> str:
 
 
 def _script(step: Training, target: str, seed: int) -> str:
-    lora = bool(step.recipe.lora_rank)
+    name, lora = step.method.title, bool(step.recipe.lora_rank)
     helpers: list[Callable[..., Any]] = [linear_layers, last_layers, restored] if lora else [restored]
-    helpers += [step.prepare] if step.prepare else []
+    helpers += [step.to_trl] if step.to_trl else []
     functions = "\n\n".join(inspect.getsource(helper) for helper in helpers)
-    peft = f"from peft import LoraConfig{', PeftModel' if step.quantized else ''}\n" if lora else ""
-    bits = ", BitsAndBytesConfig" if step.quantized else ""
-    arguments_of = arguments(step.recipe, seed, target, ANY_MACHINE, least=step.least)
-    rows = f"{step.prepare.__name__}(rows, {seed})" if step.prepare else "rows"
+    peft = f"from peft import LoraConfig{', PeftModel' if step.method.quantized else ''}\n" if lora else ""
+    bits = ", BitsAndBytesConfig" if step.method.quantized else ""
+    arguments_of = arguments(step.recipe, seed, target, ANY_MACHINE, least=step.method.least)
+    rows = f"{step.to_trl.__name__}(rows, {seed})" if step.to_trl else "rows"
     further = "".join(f"    {key}={value},\n" for key, value in _further(step).items())
     return f"""import copy
 import json
-{"import random" + chr(10) if step.prepare else ""}from typing import Any
+{"import random" + chr(10) if step.to_trl else ""}from typing import Any
 
 import torch
 from datasets import Dataset
 {peft}from transformers import AutoModelForCausalLM, AutoTokenizer{bits}
-from {step.home} import {step.method}Config, {step.method}Trainer
+from {step.method.home} import {name}Config, {name}Trainer
 {imported(step.rewards)}
 
 {functions}
@@ -98,9 +98,9 @@ tokenizer = AutoTokenizer.from_pretrained({step.model!r})
 model = {_loaded(step.model)}
 config, generation_config, dtype = copy.deepcopy(model.config), copy.deepcopy(model.generation_config), model.dtype
 {_held(step)}
-trainer = {step.method}Trainer(
+trainer = {name}Trainer(
     model=model,
-    args={_call(f"{step.method}Config", {**arguments_of, **step.options})},
+    args={_call(f"{name}Config", {**arguments_of, **step.options})},
     train_dataset=Dataset.from_list({rows}),
     processing_class=tokenizer,
 {further})
@@ -119,7 +119,7 @@ def _loaded(folder: str, more: str = "") -> str:
 
 def _held(step: Training) -> str:
     """In which precision the weights are held while they, or adapters beside them, are trained."""
-    if step.quantized:
+    if step.method.quantized:
         settings = _call("BitsAndBytesConfig", QUANTIZATION)
         place = '{"": torch.cuda.current_device() if gpu else "cpu"}'
         return f"bits = {settings}\nmodel = {_loaded(step.model, f', quantization_config=bits, device_map={place}')}\n"
@@ -140,7 +140,7 @@ def _further(step: Training) -> dict[str, str]:
 
 def _made(step: Training, target: str) -> str:
     """The trained model as plain weights; an adapter learnt beside 4 bits is merged into the weights as they were."""
-    if not step.quantized:
+    if not step.method.quantized:
         return f"made = trainer.model{'.merge_and_unload()' if step.recipe.lora_rank else ''}"
     adapter_folder = f"{target}-adapter"
     return f"""trainer.model.save_pretrained({adapter_folder!r})

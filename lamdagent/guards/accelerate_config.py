@@ -15,6 +15,7 @@ import yaml
 
 from lamdagent.actions.action import ActionType
 from lamdagent.config import ExecutionConfig
+from lamdagent.devices import gpus
 from lamdagent.errors import UserError
 
 KINDS = ("MULTI_GPU", "MULTI_CPU")
@@ -24,11 +25,11 @@ PRECISIONS = (None, "no", "bf16")
 """Values of `mixed_precision` that may stand there: an action trains in bf16 on a GPU that has it, whatever it says."""
 
 ASK = """
-import dataclasses, json, torch
+import dataclasses, json
 from accelerate.commands.config.config_args import ClusterConfig
-print(json.dumps({"keys": [f.name for f in dataclasses.fields(ClusterConfig)], "gpus": torch.cuda.device_count()}))
+print(json.dumps([field.name for field in dataclasses.fields(ClusterConfig)]))
 """
-"""Asked of a process of its own: the driver never imports torch."""
+"""Asked of a process of its own: accelerate imports torch, which the driver never does."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ def need_faults(types: Sequence[ActionType], execution: ExecutionConfig) -> Iter
     needy = [(action_type, need) for action_type in types for need in action_type.needs]
     if not needy or execution.kind == "ray":
         return
-    gpus = machine().gpus if any(need == "gpu" for _, need in needy) else 0
+    here = gpus() if any(need == "gpu" for _, need in needy) else 0
     for action_type, need in needy:
-        if need == "gpu" and not gpus:
+        if need == "gpu" and not here:
             yield f"actions.{action_type.name}: it needs a GPU, and there is none here; leave it out"
         elif need != "gpu" and importlib.util.find_spec(need) is None:
             yield f"actions.{action_type.name}: it needs the package {need}, which is not installed; see pyproject.toml"
@@ -109,7 +110,7 @@ def machine() -> Machine:
     if asked.returncode:
         last = asked.stderr.strip().splitlines()[-1:]
         raise UserError(f"An action has the option `accelerate`, but accelerate cannot be imported: {''.join(last)}")
-    return Machine(**json.loads(asked.stdout), cpus=len(os.sched_getaffinity(0)))
+    return Machine(json.loads(asked.stdout), gpus(), cpus=len(os.sched_getaffinity(0)))
 
 
 def _complete(given: Mapping[str, Any], here: Machine) -> dict[str, Any]:
@@ -143,8 +144,8 @@ def _process_faults(action_type: ActionType, here: Machine) -> Iterator[str]:
         return
     cpu = _complete(action_type.accelerate, here)["use_cpu"]
     chosen = str(action_type.accelerate.get("gpu_ids") or "all")
-    gpus = here.gpus if chosen == "all" else len(chosen.split(","))
-    devices, what = (here.cpus, "CPU cores") if cpu else (gpus, "GPUs")
+    chosen_gpus = here.gpus if chosen == "all" else len(chosen.split(","))
+    devices, what = (here.cpus, "CPU cores") if cpu else (chosen_gpus, "GPUs")
     if count > devices:
         yield f".num_processes: got {count}, but there are {devices} {what} here"
     batches = action_type.grid.get("batch_size")

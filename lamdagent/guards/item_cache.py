@@ -9,20 +9,18 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from lamdagent.errors import UserError
+from lamdagent.evaluation.backends import BACKENDS, load_backend
 from lamdagent.evaluation.fingerprint import BUILTIN, task_files, task_fingerprint, task_folder
-from lamdagent.evaluation.items import Item, NotAtHand, items
-from lamdagent.evaluation.task import Task
+from lamdagent.evaluation.task import DataUnavailable, Item, Task
 from lamdagent.execution.executor import Executor, Failed, Finished, Job
 from lamdagent.execution.inline import InlineExecutor
 from lamdagent.execution.local import LocalExecutor
-from lamdagent.files import cache_folder
+from lamdagent.files import cache_folder, write_atomic
 from lamdagent.progress import Report
 
 FIXED = {"functions.py", "letters.py", "pico_functions.py"}
@@ -30,12 +28,12 @@ FIXED = {"functions.py", "letters.py", "pico_functions.py"}
 LIBRARIES = ("lm_eval", "datasets", "jinja2")
 """What reads the items; of another version it may read others."""
 
-Found = list[Item] | UserError | NotAtHand
-"""The items of a task, or why they cannot be had, as `items` raises it."""
+Found = list[Item] | UserError | DataUnavailable
+"""The items of a task, or why they cannot be had, as `Backend.items` raises it."""
 
 
 def items_of(tasks: Sequence[Task], inline: bool = False) -> list[Found]:
-    """What `items` gives for each of `tasks`; `inline`: whatever has to be read is read in this very process."""
+    """What `Backend.items` gives for each task; `inline`: what has to be read is read in this very process."""
     places = [_place(task) for task in tasks]
     kept = [_recalled(task, place) for task, place in zip(tasks, places, strict=True)]
     fresh = _fresh([task for task, found in zip(tasks, kept, strict=True) if found is None], inline)
@@ -49,10 +47,10 @@ def items_of(tasks: Sequence[Task], inline: bool = False) -> list[Found]:
 
 
 def read(report: Report, *, task: Task) -> Found:
-    """`items` as a job: its faults are values, so that they cross to another process as they are."""
+    """`Backend.items` as a job: its faults are values, so that they cross to another process as they are."""
     try:
-        return items(task)
-    except (UserError, NotAtHand) as error:
+        return load_backend(task.backend).items(task)
+    except (UserError, DataUnavailable) as error:
         return error
 
 
@@ -75,13 +73,19 @@ def _answer(worker: Executor) -> Found:
         if isinstance(event, Finished):
             return event.value  # type: ignore[no-any-return]
         if isinstance(event, Failed):
-            return NotAtHand(event.reason)
+            return DataUnavailable(event.reason)
 
 
 def _place(task: Task) -> Path | None:
     """Where the items of `task` are kept; None: nowhere, since they may change while its name would not."""
     modules = {path.name for path in task_files(task) if path.suffix == ".py"}
-    if task_folder(task) != BUILTIN or task.options or not modules or not modules <= FIXED:
+    if (
+        task.backend not in BACKENDS
+        or task_folder(task) != BUILTIN
+        or task.options
+        or not modules
+        or not modules <= FIXED
+    ):
         return None
     package = Path(__file__).parents[1]
     code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.py"))]
@@ -102,7 +106,4 @@ def _recalled(task: Task, place: Path | None) -> list[Item] | None:
 def _keep(found: Sequence[Item], place: Path) -> None:
     rows = [(item.split, item.id, item.question) for item in found]
     with contextlib.suppress(OSError):  # it would only have saved time
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False, encoding="utf-8") as file:
-            json.dump({"items": rows}, file)
-        os.replace(file.name, place)
+        write_atomic(place, json.dumps({"items": rows}))

@@ -56,14 +56,14 @@ def _dropped(datasets: Sequence[Dataset]) -> Iterator[str]:
 def _compare(config: Config, datasets: Sequence[Dataset], tasks: Sequence[Task], findings: Findings) -> None:
     """The training data with the tasks' items."""
     from lamdagent.evaluation.contamination import leaks, sentences, summary
-    from lamdagent.evaluation.items import Item, NotAtHand
+    from lamdagent.evaluation.task import DataUnavailable, Item
     from lamdagent.guards.item_cache import items_of
 
     every: list[Item] = []
     for task, had in zip(tasks, items_of(tasks, inline=config.execution.kind == "inline"), strict=True):
         if isinstance(had, UserError):
             findings.faults.append(str(had))
-        elif isinstance(had, NotAtHand):
+        elif isinstance(had, DataUnavailable):
             findings.warnings.append(f"tasks.{task.name}: no training data was compared with its items: {had}")
         else:
             every += had
@@ -73,7 +73,7 @@ def _compare(config: Config, datasets: Sequence[Dataset], tasks: Sequence[Task],
     if config.evaluation.overlap == "warn":
         findings.warnings += sentences(found)
         findings.overlap = summary(found)
-        findings.leaks = [leak.record() for leak in found]
+        findings.leaks = [leak.to_dict() for leak in found]
         return
     advice = "take them out, leave the dataset or task out, or go on with evaluation.overlap=warn, which is reported"
     findings.faults += [f"{said}; {advice}" for said in sentences(found)]

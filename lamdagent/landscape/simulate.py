@@ -81,7 +81,7 @@ class RecordedSpace(ActionSpace):
 
 
 @dataclasses.dataclass(frozen=True)
-class Replay:
+class SimulatedRun:
     """What a policy found on a landscape."""
 
     scores: tuple[float, ...]
@@ -104,7 +104,7 @@ class Replay:
         return found
 
 
-def replay(policy: Policy, landscape: Landscape, trials: int, seed: int, *, remember: bool = False) -> Replay:
+def replay(policy: Policy, landscape: Landscape, trials: int, seed: int, *, remember: bool = False) -> SimulatedRun:
     """`trials` turns of `policy`; with `remember` it is given the memory text, as an LLM needs it."""
     done: list[Trial] = [landscape.base]
     models = {landscape.base.run_id: landscape.base.model}
@@ -127,4 +127,4 @@ def replay(policy: Policy, landscape: Landscape, trials: int, seed: int, *, reme
     ended = done[1:]
     scores = tuple(t.score.value if t.score else float("nan") for t in ended)
     seconds, choices = tuple(t.seconds for t in ended), tuple(t.run_id for t in ended)
-    return Replay(scores, seconds, tuple(thinking), choices, fallbacks)
+    return SimulatedRun(scores, seconds, tuple(thinking), choices, fallbacks)

@@ -1,4 +1,4 @@
-"""What a search sends to its executor: models prepared, actions made and scored, models scored."""
+"""The jobs of a search: prepare a model, train and score an action's model, score a model that exists."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -17,31 +17,31 @@ EVALUATE_S = 6 * 3600.0
 """Longest evaluation of one model."""
 
 
-class Jobs:
-    """The jobs of one search; all arguments are plain values, so that a job can cross a network."""
+class JobFactory:
+    """Builds the jobs of one search; their arguments are plain values, so that a job can cross a network."""
 
     def __init__(self, plan: Plan, journal: RunWriter, work: Path) -> None:
-        """`work` holds the output of jobs where artifacts are on a server."""
+        """`work`: folder for the output of jobs where artifacts are on a server."""
         self._plan = plan
         self._journal = journal
         self._work = work
         self._outputs: dict[str, Path] = {}
 
-    def gpus(self) -> Job:
-        """How many GPUs an action uses here."""
+    def gpus_job(self) -> Job:
+        """The job that counts the GPUs that one action uses here."""
         return Job("gpus", "lamdagent.worker.make:gpus", {}, PREPARE_S)
 
-    def preparing(self, job_id: str, name: str) -> Job:
-        """The initial model of that name, fetched and converted."""
+    def prepare_job(self, job_id: str, name: str) -> Job:
+        """The job that fetches and converts the initial model `name`."""
         spec = spec_of(name, self._plan.config.models)
         arguments = {"spec": spec, "tracking_uri": self._journal.store.uri}
         return Job(job_id, "lamdagent.worker.prepare:prepare_model", arguments, PREPARE_S)
 
-    def making(self, run_id: str, action: Action, limit_s: float) -> Job:
-        """An action's model made and scored on the search split.
+    def train_job(self, run_id: str, action: Action, limit_s: float) -> Job:
+        """The job that makes the model of `action` and scores it on the search split.
 
         Raises:
-            LamdagentError: the weights or rows of an input cannot be had.
+            LamdagentError: the weights or rows of an input are not available.
         """
         kind = self.type_of(action)
         folders = {model: self._journal.folder(model) for model in action.models}
@@ -61,11 +61,11 @@ class Jobs:
         }
         return Job(run_id, "lamdagent.worker.make:make", arguments, limit_s)
 
-    def scoring(self, run_id: str, model: Model, split: Split, known: Collection[str] = ()) -> Job:
-        """A model scored on all tasks but the `known` ones.
+    def eval_job(self, run_id: str, model: Model, split: Split, known: Collection[str] = ()) -> Job:
+        """The job that scores `model` on all tasks except those in `known`.
 
         Raises:
-            LamdagentError: its weights cannot be had.
+            LamdagentError: its weights are not available.
         """
         arguments = {
             "folder": self._journal.folder(model),
@@ -77,12 +77,12 @@ class Jobs:
         return Job(run_id, "lamdagent.worker.make:score", arguments, EVALUATE_S)
 
     def output(self, run_id: str) -> Path:
-        """Where the worker leaves files: beside the artifacts when they are local, so that a rename publishes them."""
-        # Once and for all: in an outage nobody can tell where the artifacts will be.
+        """The folder for the worker's files: beside local artifacts, so that a rename publishes them."""
+        # Kept from the first call on: during an outage the store cannot say where the artifacts will be.
         folder = self._outputs.setdefault(run_id, self._journal.staging(run_id) or self._work / run_id)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def type_of(self, action: Action) -> ActionType:
-        """What kind of action it is."""
+        """The type of `action`."""
         return next(t for t in self._plan.types if t.name == action.type)

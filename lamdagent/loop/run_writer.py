@@ -22,7 +22,7 @@ from lamdagent.loop.run_content import (
     tasks_tag,
     yaml_text,
 )
-from lamdagent.loop.session import Session, discard_staging, staging_folder
+from lamdagent.loop.search_run import SearchRun, discard_staging, staging_folder
 from lamdagent.memory.external.feed import Sources
 from lamdagent.memory.lineage import recipe, step
 from lamdagent.memory.scores import scores_on
@@ -30,6 +30,7 @@ from lamdagent.memory.trial import History
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan
+from lamdagent.scaling.replay_plan import Replay
 from lamdagent.selection.policy import Decision
 from lamdagent.text import json_text
 from lamdagent.tracking import schema
@@ -58,17 +59,17 @@ class ReusableWeights:
 
 
 class RunWriter:
-    """Writes the base and action runs of one search; `session` is its search run."""
+    """Writes the base and action runs of one search; `search_run` is its search run."""
 
-    def __init__(self, store: RunStore, plan: Plan, config_yaml: str) -> None:
-        """Nothing is written until `session.open`.
+    def __init__(self, store: RunStore, plan: Plan, config_yaml: str, replay: Replay | None = None) -> None:
+        """Nothing is written until `search_run.open`. `replay`: the pipelines that the search makes again.
 
         Raises:
             ConfigError: `memory.sources` names experiments or filters that the store does not know.
         """
         self.store = store
         self.plan = plan
-        self.session = Session(store, plan, config_yaml)
+        self.search_run = SearchRun(store, plan, config_yaml, replay)
         self.sources = Sources(reader_of(store), plan.config.memory.sources, store.experiment_id)
         """Others' runs; nothing is read until its `refresh`."""
 
@@ -79,7 +80,7 @@ class RunWriter:
         tags |= {schema.ORIGIN: json.dumps(model.origin.told())} if model.origin else {}
         params = {"model": model.name, "architecture": model.architecture, "vocabulary": model.vocabulary}
         text = "The base: every gain is told against it."
-        run_id = self.store.open(self.session.run_id, "base", f"base {model.name}", tags, params, text=text)
+        run_id = self.store.open(self.search_run.run_id, "base", f"base {model.name}", tags, params, text=text)
         return run_id if self.store.claim(run_id) else None
 
     def begin_action(self, decision: Decision, plan: Plan, memory: Callable[[], str], history: History) -> str | None:
@@ -92,12 +93,14 @@ class RunWriter:
         name = f"{action.type} {'+'.join(d.name for d in action.datasets) or 'of ' + str(len(action.models))}"
         tags = _decision_tags(decision, plan) | {schema.CLAIM: REQUESTED}
         parents = parent_runs(action, history)
-        run_id = self.store.open(self.session.run_id, "action", name, tags, action.params(), parents=parents, text=text)
+        run_id = self.store.open(
+            self.search_run.run_id, "action", name, tags, action.params(), parents=parents, text=text
+        )
         if not self.store.claim(run_id):
             return None
-        self.session.defer(lambda: self.store.update(run_id, texts={schema.MEMORY: memory()}))
+        self.search_run.defer(lambda: self.store.update(run_id, texts={schema.MEMORY: memory()}))
         decided = {schema.DECISION: json_text(_decision_content(decision))}
-        self.session.defer(partial(self.store.update, run_id, texts=decided))
+        self.search_run.defer(partial(self.store.update, run_id, texts=decided))
         if decision.traces:
             self.store.update(run_id, traces=decision.traces)
         return run_id
@@ -131,7 +134,7 @@ class RunWriter:
         weights = _weights_of(found)
         adopted = {schema.REUSED: found.run_id, schema.WEIGHTS: weights, **inherited_tags(found)}
         run_id = self.store.open(
-            self.session.run_id,
+            self.search_run.run_id,
             "action",
             found.name,
             {**_decision_tags(decision, plan), **adopted},
@@ -143,7 +146,7 @@ class RunWriter:
         kept = task_metrics(plan.tasks, scores, schema.TASK_PREFIX, schema.SCORE)
         entry = ModelEntry(f"model-{decision.action.fingerprint[:8]}", weights)
         self.store.finish(run_id, metrics=kept, model=entry, texts={schema.MEMORY: memory()})
-        self.session.report.mark_stale()
+        self.search_run.report.mark_stale()
 
     def finish(
         self, run_id: str, outcome: Outcome, seconds: float, model: Model, plan: Plan, output: Path, history: History
@@ -171,10 +174,10 @@ class RunWriter:
 
     def fail(self, run_id: str, failed: Failed) -> None:
         """Close a run as failed, with its reason."""
-        self.session.write_deferred()
+        self.search_run.write_deferred()
         discard_staging(self.store, run_id)  # first: where the disk is full, the reason could not be written
         self.store.fail(run_id, failed.reason, failed.details, failed.kind)
-        self.session.report.mark_stale()
+        self.search_run.report.mark_stale()
 
     def record_second_try(self, run_id: str, rows: int) -> None:
         """Write on the run that memory ran out and that the second try has `rows` at once."""

@@ -1,202 +1,135 @@
-"""The search run: opened or gone on with, kept alive and up to date while the search runs, closed."""
+"""One search in progress: the world and the few things that change while it runs."""
 
-import json
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+import functools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from lamdagent.loop.budget import Spent
-from lamdagent.loop.report_job import ReportJob
-from lamdagent.memory.trial import RETRYABLE, History
-from lamdagent.planning.plan import Plan
-from lamdagent.report.data import scales
-from lamdagent.text import json_text
-from lamdagent.tracking import schema
-from lamdagent.tracking.reading import artifact_folder
-from lamdagent.tracking.runs import RunRecord
-from lamdagent.tracking.searches import (
-    close_orphans,
-    close_own,
-    end_search,
-    find_search,
-    reopen_search,
-    start_search,
-    trials_of,
-    was_cut_off,
-)
-from lamdagent.tracking.store import RunStore
-
-CATCH_UP_S = 600.0
-"""Seconds that a search which starts waits until the store has what earlier ones could not write."""
+from lamdagent.actions.action import Action
+from lamdagent.enumeration.space import ActionSpace
+from lamdagent.errors import NotReplayed, SearchStopped, UserError
+from lamdagent.execution.executor import Failed, Finished, Job
+from lamdagent.loop import estimates
+from lamdagent.loop.action_space import build_action_space
+from lamdagent.loop.decide import Prior
+from lamdagent.loop.failure_streak import FailureStreak
+from lamdagent.loop.job_factory import JobFactory
+from lamdagent.loop.job_pool import JobPool
+from lamdagent.loop.ledger import Ledger
+from lamdagent.loop.limits import Limits
+from lamdagent.loop.phases import Phase
+from lamdagent.loop.world import World
+from lamdagent.memory.external.parse import Ours, known_names, seeded
+from lamdagent.memory.history import Histories
+from lamdagent.memory.text import memory_text
+from lamdagent.memory.trial import History
+from lamdagent.objects.model import Model
+from lamdagent.selection.policy import Turn
+from lamdagent.weights.disk_manager import DiskManager
 
 
 class Session:
-    """The search run of one search, and what has been spent under it."""
+    """The mutable state of one search; only the functions of this room change it."""
 
-    def __init__(self, store: RunStore, plan: Plan, config_yaml: str) -> None:
-        """Nothing is written until `open`."""
-        self._store = store
-        self._plan = plan
-        self._config_yaml = config_yaml
-        self._spent = Spent()
-        self._deferred: list[Callable[[], None]] = []
-        self.run_id = ""
-        """Of the search run; empty until `open`."""
-        self.reflection = ""
-        """The LLM's latest memory update, of whatever search."""
-        self.report = ReportJob(store)
+    def __init__(self, world: World) -> None:
+        """Nothing starts yet."""
+        plan = world.plan
+        self.world = world
+        self.plan = plan
+        """The plan at the data fraction of the present phase."""
+        self.models: tuple[Model, ...] = ()
+        """The initial models, once they are prepared."""
+        self.ledger = Ledger(streak=FailureStreak(plan.config.search.failures_in_a_row))
+        self.limits = Limits(plan.config.budget, at_once=world.executor.capacity)
+        self.pool = JobPool(world.executor, world.view, world.runs.search_run.heartbeat)
+        self.disk = DiskManager(world.runs.store, plan)
+        self.done: set[str] = set()
+        """Fingerprints of choices with a finished run in the store: the history of a large experiment is an excerpt."""
+        self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
+        self.jobs = JobFactory(plan, world.runs, Path(self.work.name))
+        self._fraction = plan.config.scope
+        self._histories = Histories(plan.types, plan.datasets, plan.tasks, self._fraction)
 
-    def open(self, search_id: str) -> Spent:
-        """Start the search run, or go on with one that was cut off; what it has spent already.
+    def enter(self, phase: Phase) -> None:
+        """Compare runs of the phase's data fraction from now on."""
+        if phase.fraction is None or phase.fraction == self._fraction:
+            return
+        self._fraction = phase.fraction
+        self.plan = self.plan.at(phase.fraction)
+        self._histories = Histories(self.plan.types, self.plan.datasets, self.plan.tasks, phase.fraction)
+        self.world.runs.search_run.record_rung(self.plan)
 
-        What dead processes of this host left open is closed first. A finished search of the same id stays as it is and
-        a new run goes on from it.
-        """
-        # Earlier writes count too. When the store is away for longer, the search begins all the same.
-        self._store.flush(CATCH_UP_S)
-        reflections = [r.tags.get(schema.REFLECTION, "") for r in self.records() if r.kind == "search"]
-        self.reflection = next(filter(None, reversed(reflections)), "")
-        last = find_search(self._store, search_id)
-        if last is not None and was_cut_off(self._store, last):
-            return self._resume(last)
-        config, replay = self._plan.config, self._plan.replay
-        name = replay.title if replay else f"search {config.agent.kind} seed {config.search.seed}"
-        tasks = [task.name for task in self._plan.tasks]
-        self.run_id = start_search(
-            self._store, search_id, name, _params(self._plan), self._config_yaml, _description(self._plan), tasks
-        )
-        findings = self._plan.findings
-        texts = {schema.LEAKS: json_text({"rows": findings.leaks})} if findings.overlap else {}
-        self._store.update(self.run_id, tags=_tags(self._plan), texts=texts)
-        return Spent()
+    def history(self) -> History:
+        """Everything that the store knows now, results of other processes included, and the latest of other teams."""
+        plan, runs = self.plan, self.world.runs
+        own = self._histories.history(runs.search_run.records(), runs.search_run.reflection)
+        if not plan.config.memory.sources:
+            return own
+        base = own.by_model.get(self.models[0].fingerprint) if self.models else None
+        names = known_names(plan.config.models, self.models)
+        ours = Ours(plan.types, plan.datasets, plan.tasks, names, base.scores if base else {})
+        return seeded(own, runs.sources.trials(ours))
 
-    def _resume(self, last: RunRecord) -> Spent:
-        self.run_id = last.run_id
-        # Whatever is open under it belongs to the dead, even where an outage has kept us from closing it.
-        trials = len([r for r in trials_of(self._store, last.run_id) if r.status != "RUNNING" and _is_trial(r)])
-        reopen_search(self._store, last.run_id)
-        self._store.update(last.run_id, tags=_tags(self._plan))
-        usd, gpu = (last.metrics.get(key, 0.0) for key in (schema.COST_USD, schema.COST_GPU_SECONDS))
-        self._spent = Spent(0, usd, gpu)
-        return Spent(trials, usd, gpu)
+    def space(self, history: History) -> ActionSpace:
+        """The legal actions over the initial models and everything produced so far."""
+        return build_action_space(self.plan, self.models, history, self.done)
 
-    def records(self) -> list[RunRecord]:
-        """The working set of the experiment; what dead processes left open is closed before."""
-        records = self._store.runs()
-        orphans = close_orphans(self._store)
-        for run_id in orphans:
-            discard_staging(self._store, run_id)
-        return self._store.runs() if orphans else records
+    def turn(self, history: History, keep_memory: bool) -> Turn:
+        """The question to the policy; its memory text is empty where it is not kept."""
+        space, config = self.space(history), self.plan.config
+        text = functools.cache(functools.partial(memory_text, history, space, self.plan.tasks, config.memory.tokens))
+        seed, memory = config.search.seed, text if keep_memory else str
+        return Turn(history, space, self.ledger.trials, seed, memory, _running(history))
 
-    def record_spent(self, spent: Spent) -> None:
-        """Write what the search has cost so far, from which a restart goes on; nothing where that is no news."""
-        costs = replace(spent, trials=0)
-        if self.run_id and costs != self._spent:
-            self._spent = costs
-            now = {schema.COST_USD: costs.usd, schema.COST_GPU_SECONDS: costs.gpu_seconds}
-            self._store.update(self.run_id, metrics=now)
+    def find(self, action: Action) -> Prior | None:
+        """A finished run of the action, of whatever experiment; a complete one if there is any."""
+        runs = self.world.runs
+        record = runs.find_finished(action)
+        if record is None:
+            return None
+        here = record.experiment_id == runs.store.experiment_id
+        return Prior(record, runs.is_complete(record), here, runs.reusable_weights(record))
 
-    def record_rung(self, plan: Plan) -> None:
-        """Write that the search compares the runs of `plan` from now on, on the next rung of its ladder."""
-        self._store.update(self.run_id, tags={schema.FRACTION: fraction_tag(plan)})
+    def reserve_s(self, history: History) -> float:
+        """Expected seconds of the final test."""
+        return estimates.reserve_s(history, self.plan, self.pool.capacity)
 
-    def record_progress(self, history: History, trials: int) -> None:
-        """Write the best score so far, by number of trials, while the next action runs: MLflow draws the curve."""
-        if history.scored and history.scored[0].score:
-            best = {schema.SCORE: history.scored[0].score.value}
-            self.defer(partial(self._store.update, self.run_id, metrics=best, step=trials))
-        self.report.mark_stale()
+    def timeout_s(self, phase: Phase, action: Action, history: History) -> float:
+        """The timeout of the action's job, so that the final test still fits into the limits."""
+        own_s = self.jobs.type_of(action).timeout_s
+        return phase.limits.timeout_s(self.ledger, own_s, self.reserve_s(history))
 
-    def record_reflection(self, reflection: str, traces: Sequence[str], run_id: str) -> None:
-        """Write the LLM's memory update; its calls are shown on the run that it came after."""
-        if traces:
-            self._store.update(run_id, traces=traces)
-        if reflection != self.reflection:
-            self.reflection = reflection
-            self._store.update(self.run_id, tags={schema.REFLECTION: reflection})
+    def execute(self, job: Job) -> Finished | Failed:
+        """How `job` ends, where no other job runs."""
+        return next(self.pool.as_completed([job]))
 
-    def heartbeat(self) -> None:
-        """Tell other hosts now and then that this search runs. Called while we wait.
-
-        That is the time for what can be written later, and for a report.
-        """
-        self.write_deferred()
-        self.report.refresh_if_due(self.run_id)
-        self._store.heartbeat(self.run_id)
-
-    def defer(self, write: Callable[[], None]) -> None:
-        """Do a write that nobody waits for while the next action runs."""
-        self._deferred.append(write)
-
-    def write_deferred(self) -> None:
-        """Do the deferred writes now."""
-        deferred, self._deferred = self._deferred, []
-        for write in deferred:
-            write()
-
-    def close(self, status: str, reason: str) -> None:
-        """End the search run as FINISHED, FAILED or KILLED, and as interrupted its runs that this process has open."""
-        if self.run_id:
-            self.write_deferred()
-            for run_id in close_own(self._store, self.run_id, reason):
-                discard_staging(self._store, run_id)
-            end_search(self._store, self.run_id, status, reason)
-            self.report.refresh(self.run_id)
+    def say_news_of_sources(self) -> None:
+        """Read the runs of `memory.sources` again, and show what is wrong with them."""
+        for warning in self.world.runs.sources.refresh():
+            self.world.view.say(warning, "yellow")
 
 
-def staging_folder(store: RunStore, run_id: str) -> Path | None:
-    """A folder beside the run's artifacts, on their file system; None when they are on a server."""
-    artifacts = artifact_folder(store, run_id)
-    return artifacts.parent / "staging" if artifacts else None
+def _running(history: History) -> tuple[Action, ...]:
+    """The actions that run now, here and in other searches on the same store."""
+    return tuple(t.action for t in history.actions if t.status == "running" and t.action and t.action.models)
 
 
-def discard_staging(store: RunStore, run_id: str) -> None:
-    """Delete what the worker of a failed run has left: half-written weights are gigabytes."""
-    staged = staging_folder(store, run_id)
-    if staged is not None:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def fraction_tag(plan: Plan) -> str:
-    """The tag `schema.FRACTION`; empty where the search compares all fractions."""
-    return "" if plan.config.scope is None else str(plan.config.scope)
-
-
-def _tags(plan: Plan) -> dict[str, str]:
-    """What the search run says of the plan; the same when it is resumed."""
-    tags = {schema.SCALES: scales(plan.tasks), schema.FRACTION: fraction_tag(plan)}
-    tags |= {schema.OVERLAP: plan.findings.overlap} if plan.findings.overlap else {}
-    if plan.replay:
-        tags[schema.REPLAYS] = json.dumps([trial.run_id for trial in plan.replay.trials])
-    return tags
-
-
-def _params(plan: Plan) -> dict[str, Any]:
-    config = plan.config
-    agent = config.agent.kind if not config.agent.model else f"{config.agent.kind} {config.agent.model}"
-    return {
-        "agent": "replay" if plan.replay else agent,
-        "seed": config.search.seed,
-        "data_fraction": config.data_fraction,
-        "models": ", ".join(config.models),
-        "datasets": ", ".join(config.datasets),
-        "actions": ", ".join(config.actions),
-        "tasks": ", ".join(f"{t.name} x {t.weight:g}" for t in plan.tasks),
-    }
-
-
-def _description(plan: Plan) -> str:
-    tasks = ", ".join(f"{t.name} ({t.weight:g})" for t in plan.tasks)
-    return (
-        f"A search for the best post-training pipeline on {tasks}. Its nested runs are the trials: sort by `score` "
-        "for the leaderboard. Each names its parents; `score` here is the best so far, by number of trials."
-    )
-
-
-def _is_trial(record: RunRecord) -> bool:
-    """Whether a run is a trial that was spent: an interrupted one was not, nor one that nobody has chosen."""
-    retried = record.status == "FAILED" and record.tags.get(schema.FAILURE_KIND) in RETRYABLE
-    return record.kind == "action" and not retried and not record.tags.get(schema.REPLAY_OF)
+@contextmanager
+def closing(search: Session) -> Iterator[None]:
+    """Close the search run at the end of the block, whatever happens inside."""
+    status, why = "FAILED", "ended by an error"
+    try:
+        yield
+        status, why = "FINISHED", ""
+    except KeyboardInterrupt:
+        status, why = "KILLED", "interrupted by the user"
+        raise
+    except (UserError, SearchStopped, NotReplayed) as error:
+        why = str(error)
+        raise
+    finally:
+        with search.world.stop.shielded():
+            search.world.runs.search_run.record_spent(search.ledger.spent)
+            search.world.runs.search_run.close(status, why)
+            search.work.cleanup()

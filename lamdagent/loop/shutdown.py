@@ -9,22 +9,22 @@ from types import FrameType
 LINE = "\nlamdagent: the search ends after what runs now; Ctrl-C once more ends it at once\n"
 
 
-class Interruption:
-    """What the user's signals ask for. KeyboardInterrupt is raised in the main thread when they cannot wait."""
+class GracefulShutdown:
+    """The end that the user's signals ask for; where it cannot wait, KeyboardInterrupt is raised in the main thread."""
 
     def __init__(self) -> None:
-        """Nothing is asked for, and no signal is handled before `listen`."""
+        """No end is requested, and no signal is handled before `install`."""
         self.requested = False
-        """The search is to end after what runs now."""
+        """Whether the search shall end after the jobs that run now."""
         self._writing = False
 
-    def listen(self) -> None:
-        """Handle SIGINT and SIGTERM from now on. Only in the main thread."""
+    def install(self) -> None:
+        """Handle SIGINT and SIGTERM from now on; allowed in the main thread only."""
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
 
     def check(self) -> None:
-        """Go on, or end the search here, where nothing is in flight.
+        """Return where no end is requested; called where no job runs.
 
         Raises:
             KeyboardInterrupt: the user has asked for the end.
@@ -33,8 +33,8 @@ class Interruption:
             raise KeyboardInterrupt
 
     @contextmanager
-    def ignored(self) -> Iterator[None]:
-        """What has begun to end is not cut off by a further signal: the store would be left half-written."""
+    def shielded(self) -> Iterator[None]:
+        """Ignore further signals inside: they would leave the store half-written."""
         self._writing = True
         try:
             yield

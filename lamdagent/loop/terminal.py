@@ -2,29 +2,33 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain as chain_of
+from itertools import repeat
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from lamdagent.evaluation.gain import difference
 from lamdagent.evaluation.task import Score, Task
-from lamdagent.loop.budget import Budget
-from lamdagent.memory.lineage import chain, figure
+from lamdagent.memory.lineage import chain
 from lamdagent.memory.trial import History, Trial
 from lamdagent.progress import Progress as Step
+from lamdagent.report import leaderboard
 
 LOG_WIDTH = 160
 """Columns of tables where the output is no terminal: a log has no edge."""
 
 
-def standard_output() -> Console:
-    """The console that everything is printed to."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+def standard_output(*, silent: bool = False) -> Console:
+    """The console that everything is printed to; in a notebook plain lines, so that one cell has one output."""
+    console = Console(highlight=False, quiet=silent, force_jupyter=False)
+    return (
+        console if console.is_terminal else Console(highlight=False, quiet=silent, width=LOG_WIDTH, force_jupyter=False)
+    )
 
 
 @dataclass
@@ -51,27 +55,30 @@ class Terminal:
         more = (TextColumn("{task.fields[status]}", markup=False), TimeElapsedColumn())
         self._progress = Progress(*columns, *more, console=self.console, transient=True, auto_refresh=True)
         self._lines: dict[str, _Line] = {}
-        if self.console.is_terminal:
-            self._progress.start()
 
-    def say_warnings(self) -> None:
-        """Say what this package logs as a warning, too: Hydra has switched every other way out off."""
-        logger = logging.getLogger("lamdagent")
-        logger.handlers = [_Warnings(self)]
-        logger.setLevel(logging.WARNING)
+    @contextmanager
+    def saying_warnings(self) -> Iterator[None]:
+        """Also say what this package logs as a warning: on the command line Hydra has switched off every other way."""
+        logger, handler = logging.getLogger("lamdagent"), _Warnings(self)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
 
     def say(self, text: str, style: str = "") -> None:
         """One line."""
         self.console.print(Text(text, style=style), soft_wrap=True)
 
-    def begin(self, what: str, best: Score | None, budget: Budget, eta: str = "", job: str = "") -> None:
+    def begin(self, what: str, best: Score | None, usd: float, eta: str | None = None, job: str = "") -> None:
         """The job of that id starts: what it does, what the best is so far, what is left."""
         self.end(job)
         status = f"best {best.value:.3f}" if best else "no score yet"
-        status += f"  {budget.usd:.2f} USD" if budget.usd else ""
+        status += f"  {usd:.2f} USD" if usd else ""
         status += f"  {eta}" if eta else ""
         task = None
         if self.console.is_terminal:
+            self._progress.start()  # nothing happens where it has started before
             task = self._progress.add_task(what[: max(30, self.console.width - 70)], total=None, status=status)
         else:
             self.say(f"> {what}  [{status}]")
@@ -111,56 +118,76 @@ class Terminal:
         line = f"{mark}  {trial.score.value:.3f}{gain}  {tasks}  {trial.seconds:.0f} s  {what}"
         self.say(line, "green" if best else "")
 
-    def table(self, trials: Sequence[Trial], history: History, tasks: Sequence[Task], base: Trial | None) -> None:
-        """The pipelines with their scores, best first, test scores where they were taken; then what each one is."""
-        table = _scores(trials, tasks, base)
+    def table(
+        self,
+        title: str,
+        heads: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        right: Collection[str] = (),
+        styles: Iterable[str] = (),
+    ) -> None:
+        """Print a table whose cells fold where they are too long.
+
+        Args:
+            title: Stands above it.
+            heads: Names of the columns.
+            rows: One text per column.
+            right: The columns whose texts end at the same place, such as figures.
+            styles: Of the rows, in their order; none for those beyond the last.
+        """
+        self.console.print(_table(title, heads, rows, right, styles))
+
+    def rule(self, title: str) -> None:
+        """Print a line across the page, with a title at its beginning."""
+        self.console.rule(Text(title), align="left")
+
+    def leaderboard(self, trials: Sequence[Trial], history: History, tasks: Sequence[Task], base: Trial | None) -> None:
+        """Print the scores of pipelines, best first, then a line that says what each one is.
+
+        Test scores have columns of their own where the page is wide enough, else they follow the pipeline's line.
+        """
+        wide, narrow = _scores(trials, tasks, base), _scores(trials, (), base)
         unlimited = self.console.options.update(max_width=sys.maxsize)
-        fits = self.console.measure(table, options=unlimited).maximum <= self.console.width
-        self.console.print(table if fits else _scores(trials, (), base))
+        fits = self.console.measure(wide, options=unlimited).maximum <= self.console.width
+        self.console.print(wide if fits else narrow)
         for place, trial in enumerate(trials, 1):
             self.say(f"{place:3d}  {chain(trial.model, history) if trial.model else trial.name}")
             if trial.test_scores and not fits:
-                tests = ", ".join(f"{name} {figure(score)}" for name, score in trial.test_scores.items())
-                self.say(f"     test: {tests}")
+                self.say(f"     test: {leaderboard.tested(trial)}")
 
     def close(self) -> None:
-        """Stop the live display."""
-        self._progress.stop()
+        """Stop the live display, where one has been shown."""
+        if self._progress.live.is_started:
+            self._progress.stop()
 
 
-def _scores(trials: Sequence[Trial], tasks: Sequence[Task], base: Trial | None) -> Table:
-    """A row for each; a column for the test score on each of `tasks`."""
-    title = "Best first; +- is one standard error, [] a 95 % interval of the gain over the base (~ not item by item)"
+def _table(
+    title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str], styles: Iterable[str]
+) -> Table:
     table = Table(title=title, title_justify="left")
-    heads = ("", "model", "search", "gain", "test", "gain", *(f"{task.name} (test)" for task in tasks))
     for head in heads:
-        table.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
-    for place, trial in enumerate(trials, 1):
-        row = [str(place), trial.model.name if trial.model else "-", figure(trial.score)]
-        row += [_gain(trial, base), figure(trial.test_score), _test_gain(trial, base)]
-        row += [figure(trial.test_scores.get(task.name)) for task in tasks]
-        table.add_row(*map(Text, row))
+        table.add_column(head, overflow="fold", justify="right" if head in right else "left")
+    for row, style in zip(rows, chain_of(styles, repeat("")), strict=False):
+        table.add_row(*map(Text, row), style=style)
     return table
 
 
-def _gain(trial: Trial, base: Trial | None) -> str:
-    ours, theirs = trial.score, base.score if base else None
-    return f"{ours.value - theirs.value:+.3f}" if ours and theirs and trial is not base else "-"
-
-
-def _test_gain(trial: Trial, base: Trial | None) -> str:
-    """With its 95 % confidence interval; `~`: not over the same items, so wider than it need be."""
-    if base is None or trial is base:
-        return "-"
-    gain = difference(trial.test_gain, trial.test_score, base.test_score)
-    return f"{gain}{'' if gain.pairing == 'paired' else ' ~'}" if gain else "-"
+def _scores(trials: Sequence[Trial], tasks: Sequence[Task], base: Trial | None) -> Table:
+    """A row for each trial; nothing in it folds."""
+    heads = leaderboard.heads(tasks)
+    table = _table(leaderboard.TITLE, heads, leaderboard.table(trials, tasks, base), {*heads} - {"model"}, ())
+    for column in table.columns:
+        column.no_wrap = True
+        column.overflow = "ellipsis"
+    return table
 
 
 class _Warnings(logging.Handler):
     """Log records as lines."""
 
     def __init__(self, view: Terminal) -> None:
-        super().__init__()
+        super().__init__(logging.WARNING)
         self._view = view
 
     def emit(self, record: logging.LogRecord) -> None:

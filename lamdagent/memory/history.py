@@ -9,7 +9,8 @@ from lamdagent.actions.action import MICRO, PROCESSES, Action, ActionType, Scala
 from lamdagent.evaluation.task import Task, weighted_score
 from lamdagent.memory.scores import fraction_of, scores_on, stored_gain
 from lamdagent.memory.trial import MOST_LOST, RETRYABLE, History, Status, Trial
-from lamdagent.objects.dataset import COLUMNS, Dataset, is_made
+from lamdagent.objects.dataset import Dataset, is_made
+from lamdagent.objects.kinds import is_kind
 from lamdagent.objects.model import Model, Origin
 from lamdagent.text import parse_json
 from lamdagent.tracking import schema
@@ -209,7 +210,7 @@ def _model(record: RunRecord) -> Model:
 def _made(record: RunRecord, action: Action) -> Dataset | None:
     """The rows that the run's action made; None where there are none, or its tag makes no sense."""
     told = parse_json(record.tags.get(schema.DATASET), None)
-    if not isinstance(told, dict) or told.get("kind") not in COLUMNS:
+    if not isinstance(told, dict) or not is_kind(told.get("kind")):
         return None
     fingerprint, home = str(told.get("fingerprint", "")), str(told.get("run_id") or record.run_id)
     if not FINGERPRINT.fullmatch(fingerprint) or not isinstance(told.get("rows"), int):

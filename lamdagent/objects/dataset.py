@@ -3,16 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
 
-Kind = Literal["sft", "preference", "prompts"]
-
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "sft": ("prompt", "completion"),
-    "preference": ("prompt", "chosen", "rejected"),
-    "prompts": ("prompt",),
-}
-"""Canonical columns of each kind: strings, or lists of {role, content} messages (TRL's conversational form)."""
 MADE = re.compile(r"data-[0-9a-f]{8}")
 """Names of datasets that actions made, as neutral as those of models; the user's own may not look like them."""
 
@@ -23,8 +14,8 @@ class Dataset:
 
     name: str
     """The key under `datasets` in the configuration; see `MADE` for one that an action made."""
-    kind: Kind
-    """What it can be used for."""
+    kind: str
+    """What it can be used for: a name in `kinds.KINDS`, or `module:NAME` of a user's own kind."""
     description: str
     """One line that the agent reads."""
     fingerprint: str

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lamdagent.objects.dataset import Kind
 from lamdagent.objects.rows import as_text, columns_of, fingerprint_of_rows
 
 ROWS, ABOUT = "rows.jsonl", "about.json"
@@ -14,7 +13,7 @@ ROWS, ABOUT = "rows.jsonl", "about.json"
 class Gathered:
     """Rows that an action has made."""
 
-    kind: Kind
+    kind: str
     rows: list[dict[str, Any]]
     """At least one, with the canonical columns of the kind."""
     description: str

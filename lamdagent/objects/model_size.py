@@ -1,7 +1,6 @@
 """The size of a model before any of its weights is read: from config.json, or from the head of a GGUF file."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from lamdagent.objects.sources import WHEELS, Spec, hub_answers, kind_of, local_
 
 UNGATED = ("gpt2", "gpt_neo", "gpt_neox", "opt", "bloom", "falcon", "phi")
 """`model_type`s whose feed-forward part has two matrices a layer; all others here have three."""
+BF16 = 2
 BYTES = {"float32": 4, "float64": 8}
 """Of a stored number; 2 for every other type, since what is quantised is loaded in bf16."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelSize:
     """What decides how much memory a model takes."""
 
     parameters: int
@@ -27,6 +27,8 @@ class Shape:
     intermediate: int
     """Width of the feed-forward part; of all experts that one token goes through."""
     vocabulary: int
+    cached: int
+    """Numbers that each layer keeps of a token while text is generated: its keys and values."""
 
     def adapter(self, rank: int, layers: int) -> int:
         """About how many parameters a LoRA adapter of all linear layers has; `layers`: only so many, 0 = all."""
@@ -34,8 +36,8 @@ class Shape:
         return rank * wide * (min(layers, self.layers) or self.layers)
 
 
-def shape_of(spec: Spec) -> Shape | None:
-    """The shape of a model source; None where its configuration is not at hand or not understood."""
+def size_of_source(spec: Spec) -> ModelSize | None:
+    """The size of a model source; None where its configuration is not at hand or not understood."""
     kind = kind_of(spec)
     try:
         if kind == "folder":
@@ -51,7 +53,7 @@ def shape_of(spec: Spec) -> Shape | None:
     return None
 
 
-def _of_hub(source: str, revision: str | None) -> Shape | None:
+def _of_hub(source: str, revision: str | None) -> ModelSize | None:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     file = try_to_load_from_cache(source, "config.json", revision=revision)
@@ -60,14 +62,13 @@ def _of_hub(source: str, revision: str | None) -> Shape | None:
     return of_config(_json(Path(file))) if isinstance(file, str) else None
 
 
-def of_folder(folder: Path) -> Shape | None:
+def of_folder(folder: Path) -> ModelSize | None:
     """Of a model in Hugging Face layout; its weights need not be there."""
     config = _json(folder / "config.json")
-    counted = sum(_parameters(path) for path in folder.glob("*.safetensors"))
-    return of_config(config, counted)
+    return of_config(config, _counted(folder))
 
 
-def of_config(config: Mapping[str, Any], counted: int = 0) -> Shape | None:
+def of_config(config: Mapping[str, Any], counted: int = 0) -> ModelSize | None:
     """Of a config.json; `counted`: its parameters, where they are known. None when a figure is missing."""
     text: Mapping[str, Any] = {**config, **(config.get("text_config") or {})}
     hidden = text.get("hidden_size") or text.get("n_embd")
@@ -77,7 +78,8 @@ def of_config(config: Mapping[str, Any], counted: int = 0) -> Shape | None:
         return None
     heads = text.get("num_attention_heads") or text.get("n_head") or 1
     head = text.get("head_dim") or hidden // heads
-    attention = hidden * head * 2 * (heads + (text.get("num_key_value_heads") or heads))
+    shared = text.get("num_key_value_heads") or heads
+    attention = hidden * head * 2 * (heads + shared)
     wide = text.get("intermediate_size") or text.get("n_inner") or 4 * hidden
     experts = text.get("num_local_experts") or text.get("num_experts") or text.get("n_routed_experts") or 1
     if experts > 1:
@@ -88,28 +90,33 @@ def of_config(config: Mapping[str, Any], counted: int = 0) -> Shape | None:
     computed = layers * (attention + matrices * hidden * wide * experts + 2 * hidden)
     computed += vocabulary * hidden * (1 if tied else 2) + hidden
     stored = BYTES.get(str(text.get("dtype") or text.get("torch_dtype") or config.get("dtype")), 2)
-    return Shape(counted or computed, stored, layers, hidden, wide * active, vocabulary)
+    return ModelSize(counted or computed, stored, layers, hidden, wide * active, vocabulary, 2 * shared * head)
 
 
-def of_gguf(path: Path) -> Shape | None:
+def of_gguf(path: Path) -> ModelSize | None:
     """Of the head of a GGUF file; it is loaded in bf16 whatever it stores."""
     from gguf import GGUFReader
 
     reader = GGUFReader(path)
     named = {key.split(".", 1)[-1]: field for key, field in reader.fields.items()}
-    hidden, layers, wide = (
-        int(named[key].contents()) for key in ("embedding_length", "block_count", "feed_forward_length")
-    )
+    keys = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count")
+    hidden, layers, wide, heads = (int(named[key].contents()) for key in keys)
+    shared = int(named["attention.head_count_kv"].contents()) if "attention.head_count_kv" in named else heads
     embedding = next(tensor for tensor in reader.tensors if tensor.name == "token_embd.weight")
     parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
-    return Shape(parameters, 2, layers, hidden, wide, int(embedding.n_elements) // hidden)
+    vocabulary = int(embedding.n_elements) // hidden
+    return ModelSize(parameters, BF16, layers, hidden, wide, vocabulary, 2 * shared * hidden // heads)
 
 
-def _parameters(path: Path) -> int:
-    """From the head of a safetensors file (https://huggingface.co/docs/safetensors)."""
-    with path.open("rb") as file:
-        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(math.prod(tensor["shape"]) for name, tensor in head.items() if name != "__metadata__")
+def _counted(folder: Path) -> int:
+    """The number of parameters in the heads of the safetensors files; 0 where there are none."""
+    from huggingface_hub import get_local_safetensors_metadata
+    from huggingface_hub.errors import NotASafetensorsRepoError
+
+    try:
+        return sum(get_local_safetensors_metadata(folder).parameter_count.values())
+    except NotASafetensorsRepoError:
+        return 0
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -2,23 +2,21 @@
 
 import csv
 import hashlib
-import importlib
 import inspect
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamdagent.errors import UserError
-from lamdagent.files import cache_folder
-from lamdagent.objects.dataset import COLUMNS, Dataset, is_made
+from lamdagent.files import cache_folder, write_atomic
+from lamdagent.functions import load_function
+from lamdagent.objects.dataset import Dataset, is_made
+from lamdagent.objects.kinds import DatasetKind, Row, dataset_kind
 
 if TYPE_CHECKING:  # it brings OmegaConf, and every worker imports this module
     from lamdagent.config import DatasetConfig
 
-Row = dict[str, Any]
 BAD_ROWS = ("refuse", "drop")
 NAMED = 5
 """Bad rows that a message names; it counts them all."""
@@ -36,16 +34,15 @@ def load_dataset(name: str, settings: "DatasetConfig") -> Dataset:
         raise UserError(
             f"datasets.{name}: names such as data-1a2b3c4d are those of data that actions make; take another"
         )
-    if settings.kind not in COLUMNS:
-        raise UserError(f"datasets.{name}.kind is {settings.kind!r}; allowed: {', '.join(COLUMNS)}")
+    kind = dataset_kind(settings.kind, f"datasets.{name}.kind")
     if settings.bad_rows not in BAD_ROWS:
         raise UserError(f"datasets.{name}.bad_rows is {settings.bad_rows!r}; allowed: {', '.join(BAD_ROWS)}")
     if (settings.source is None) == (settings.function is None):
         raise UserError(f"datasets.{name} needs exactly one of `source` (a file or hub id) and `function`")
     rows = _call(name, settings) if settings.function else _read(name, settings)
     rows = rows[: settings.rows] if settings.rows is not None else rows
-    mapped = [_mapped(name, i, row, settings) for i, row in enumerate(rows)]
-    bad = {i: why for i, row in enumerate(mapped) if (why := _useless(row, settings))}
+    mapped = [_mapped(name, i, row, settings, kind) for i, row in enumerate(rows)]
+    bad = {i: why for i, row in enumerate(mapped) if (why := _useless(row, settings, kind))}
     if bad and settings.bad_rows == "refuse":
         wanted = f"mend them, or leave them out with datasets.{name}.bad_rows=drop"
         raise UserError(f"datasets.{name}: {len(bad)} of {len(mapped)} rows teach nothing: {_told(bad)}; {wanted}")
@@ -58,7 +55,7 @@ def load_dataset(name: str, settings: "DatasetConfig") -> Dataset:
     fingerprint = fingerprint_of_rows(text)
     return Dataset(
         name=name,
-        kind=settings.kind,  # type: ignore[arg-type]
+        kind=settings.kind,
         description=settings.description,
         fingerprint=fingerprint,
         rows=len(mapped),
@@ -70,12 +67,7 @@ def load_dataset(name: str, settings: "DatasetConfig") -> Dataset:
 
 
 def _call(name: str, settings: "DatasetConfig") -> Sequence[Row]:
-    module, _, function = (settings.function or "").partition(":")
-    try:
-        target = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        wanted = f"datasets.{name}.function is {settings.function!r}, wanted module:function"
-        raise UserError(f"{wanted} on the Python path ({error})") from None
+    target = load_function(settings.function or "", f"datasets.{name}.function")
     try:
         inspect.signature(target).bind(**settings.arguments)
     except TypeError as error:
@@ -125,10 +117,10 @@ def _from_hub(name: str, source: str, settings: "DatasetConfig") -> Sequence[Row
         raise UserError(f"datasets.{name}.source: {source!r} is {hint} ({reason})") from None
 
 
-def _mapped(name: str, index: int, row: Mapping[str, Any], settings: "DatasetConfig") -> Row:
+def _mapped(name: str, index: int, row: Mapping[str, Any], settings: "DatasetConfig", kind: DatasetKind) -> Row:
     """Canonical columns first, further columns kept under their names."""
     result = {}
-    for column in COLUMNS[settings.kind]:
+    for column in kind.columns:
         given = settings.columns.get(column, column)
         if given not in row:
             have = ", ".join(sorted(map(str, row)))
@@ -141,24 +133,15 @@ def _mapped(name: str, index: int, row: Mapping[str, Any], settings: "DatasetCon
     return result | {key: value for key, value in row.items() if key not in used and key not in result}
 
 
-def _useless(row: Row, settings: "DatasetConfig") -> str:
+def _useless(row: Row, settings: "DatasetConfig", kind: DatasetKind) -> str:
     """Why a mapped row teaches nothing; empty when it does."""
-    for column in COLUMNS[settings.kind]:
-        if not _filled(row[column]):
-            return f"empty {settings.columns.get(column, column)}"
-    same = settings.kind == "preference" and row["chosen"] == row["rejected"]
-    return "chosen equals rejected" if same else ""
+    column = kind.empty_text(row)
+    return kind.fault(row) if column is None else f"empty {settings.columns.get(column, column)}"
 
 
 def _told(bad: Mapping[int, str]) -> str:
     named = ", ".join(f"row {number} ({why})" for number, why in list(bad.items())[:NAMED])
     return named + (f" and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
-
-
-def _filled(cell: Any) -> bool:
-    if isinstance(cell, str):
-        return bool(cell.strip())
-    return isinstance(cell, list) and bool(cell) and all(isinstance(m, dict) and m.get("content") for m in cell)
 
 
 def as_text(rows: Sequence[Row]) -> str:
@@ -184,9 +167,6 @@ def kept(fingerprint: str) -> Path:
 def keep(text: str) -> Path:
     """The file, in the user's cache, that has exactly these rows; written once."""
     path = kept(fingerprint_of_rows(text))
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            file.write(text)
-        os.replace(file.name, path)
+        write_atomic(path, text)
     return path

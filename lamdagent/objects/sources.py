@@ -4,7 +4,6 @@ A source is a hub id, a local folder, a .gguf file, an MLflow URI, `pypi:llm-smo
 `function:module:name` (a function that writes a model into the folder it is given).
 """
 
-import importlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lamdagent.errors import UserError
+from lamdagent.functions import load_function
 from lamdagent.objects.adapters import TOKENIZERS, adapter_faults, is_adapter, own_base
 from lamdagent.objects.wheels import wheel_files
 
@@ -118,12 +118,7 @@ def function_of(spec: Spec) -> Any:
     Raises:
         UserError: there is none.
     """
-    given = (spec.get("source") or "").removeprefix("function:")
-    module, _, name = given.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{given!r} is no module:function on the Python path ({error})") from None
+    return load_function((spec.get("source") or "").removeprefix("function:"))
 
 
 def base_spec(spec: Spec) -> Spec:

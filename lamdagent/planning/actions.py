@@ -1,8 +1,6 @@
 """From the settings of an action to its type, checked against its function."""
 
 import dataclasses
-import importlib
-import importlib.util
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +9,12 @@ from lamdagent.actions.action import ActionType, Scalar, Slot
 from lamdagent.actions.limits import limits_of, plain_type
 from lamdagent.config import ActionConfig, SlotConfig
 from lamdagent.errors import UserError
+from lamdagent.functions import load_function
 from lamdagent.guards import accelerate_config
-from lamdagent.objects.dataset import COLUMNS
-from lamdagent.planning.ranges import choice_faults
+from lamdagent.objects.kinds import dataset_kind
 
-SLOT_KINDS = ("model", "models", *COLUMNS)
-
-
-ROLES = ("any", "initial", "produced")
+MODELS = ("model", "models")
+"""Kinds of slots that hold models; all others hold a dataset."""
 
 
 def build_action_type(name: str, settings: ActionConfig) -> ActionType:
@@ -31,7 +27,7 @@ def build_action_type(name: str, settings: ActionConfig) -> ActionType:
     slots = tuple(_slot(name, slot, given) for slot, given in settings.slots.items())
     if missing := [s.name for s in slots if s.name not in parameters]:
         raise UserError(f"actions.{name}.slots.{missing[0]}: {settings.function} has no such parameter")
-    if not any(slot.kind in ("model", "models") for slot in slots):
+    if not any(slot.kind in MODELS for slot in slots):
         raise UserError(f"actions.{name}.slots: no slot of kind model or models, so there is nothing to improve")
     tunable = {key: p for key, p in parameters.items() if key not in settings.slots}
     if unknown := [key for key in settings.hyperparameters if key not in tunable]:
@@ -48,12 +44,10 @@ def build_action_type(name: str, settings: ActionConfig) -> ActionType:
         wanted = plain_type(parameter.annotation)
         grid[key] = tuple(_scalar(f"actions.{name}.hyperparameters.{key}", v, wanted) for v in values)
     read = _limited(name, grid, tunable)
-    slots = tuple(dataclasses.replace(s, columns=read) if s.kind == "prompts" else s for s in slots)
+    slots = tuple(dataclasses.replace(s, columns=read) if s.kind not in MODELS else s for s in slots)
     _check_bonds(name, slots, grid)
-    if not settings.timeout_minutes > 0:
-        raise UserError(f"actions.{name}.timeout_minutes: got {settings.timeout_minutes}, wanted more than 0")
-    if settings.makes and settings.makes not in COLUMNS:
-        raise UserError(f"actions.{name}.makes: got {settings.makes!r}; allowed: {', '.join(COLUMNS)}, or nothing")
+    if settings.makes:
+        dataset_kind(settings.makes, f"actions.{name}.makes", ("nothing",))
     return ActionType(
         name=name,
         description=settings.description,
@@ -99,21 +93,14 @@ def _check_bonds(name: str, slots: tuple[Slot, ...], grid: Mapping[str, Any]) ->
 
 
 def _parameters(name: str, function: str) -> dict[str, inspect.Parameter]:
-    module, _, attribute = function.partition(":")
-    try:
-        target = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        wanted = f"actions.{name}.function: got {function!r}, wanted module:function on the Python path"
-        raise UserError(f"{wanted} ({error})") from None
-    every = inspect.signature(target).parameters
+    every = inspect.signature(load_function(function, f"actions.{name}.function")).parameters
     return {key: p for key, p in every.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
     path = f"actions.{action}.slots.{name}"
-    for key, value, allowed in (("kind", settings.kind, SLOT_KINDS), ("role", settings.role, ROLES)):
-        if fault := next(choice_faults(f"{path}.{key}", value, allowed), None):
-            raise UserError(fault)
+    if settings.kind not in MODELS:
+        dataset_kind(settings.kind, f"{path}.kind", MODELS)
     several = settings.kind == "models"
     minimum = settings.minimum if settings.minimum is not None else (2 if several else 1)
     maximum = settings.maximum if settings.maximum is not None else max(minimum, 2 if several else 1)
@@ -126,7 +113,7 @@ def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
         settings.kind,  # type: ignore[arg-type]
         minimum,
         maximum,
-        settings.role,  # type: ignore[arg-type]
+        settings.role,
         settings.mirror,
         settings.unlike,
         ordered=settings.ordered,

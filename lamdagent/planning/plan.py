@@ -2,13 +2,15 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from omegaconf import DictConfig
+
 from lamdagent.actions.action import ActionType
-from lamdagent.config import Config
+from lamdagent.config import Config, examined
 from lamdagent.enumeration.reachability import unreachable
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.evaluation.task import Task
@@ -22,23 +24,12 @@ from lamdagent.objects.model import Model
 from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source, kind_of, local_path
 from lamdagent.planning.actions import build_action_type
-from lamdagent.planning.ranges import range_faults
+from lamdagent.planning.rules import rule_faults
 from lamdagent.planning.tasks import build_task
-from lamdagent.scaling.replay_plan import Replay
-from lamdagent.selection.baselines import baseline_faults
+from lamdagent.selection.registry import policy_kind
+from lamdagent.settings.fault import Fault, Path, dotted
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Outline:
-    """What a plan says by names alone: no weights, no rows."""
-
-    config: Config
-    types: tuple[ActionType, ...]
-    datasets: tuple[Dataset, ...]
-    """With names and kinds, without rows."""
-    tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True)
@@ -48,52 +39,43 @@ class Plan:
     config: Config
     types: tuple[ActionType, ...]
     datasets: tuple[Dataset, ...]
+    """In the plan of `make_outline` with names and kinds alone, without rows."""
     tasks: tuple[Task, ...]
     findings: Findings = field(default_factory=Findings)
     """What the guards say; no faults."""
-    replay: Replay | None = None
-    """What is made again, where nobody chooses."""
 
     def at(self, fraction: float) -> "Plan":
         """The same with another share of the data."""
         return dataclasses.replace(self, config=dataclasses.replace(self.config, data_fraction=fraction))
 
     def unreachable(self, models: Sequence[Model], frames: Mapping[str, Frame]) -> list[str]:
-        """Faults for actions that can never run on these initial models (reach.py); others' models may join them."""
+        """Faults for actions that can never run on these initial models; others' models may join them."""
         joined = bool(self.config.memory.sources)
         return unreachable(self.types, models, self.datasets, self.config.search.max_depth, frames, joined)
+
+
+def read_plan(node: DictConfig) -> Plan:
+    """The plan of a composed YAML node.
+
+    Raises:
+        ConfigError: with every fault at once: of the keys, and of what `make_plan` looks at.
+    """
+    config, faults = examined(node)
+    return _checked(config, faults)
 
 
 def make_plan(config: Config) -> Plan:
     """Check `config` against the world and build the plan.
 
     Raises:
-        ConfigError: with every fault at once: files, columns, functions, ranges, actions that can never run, and what
-            the guards refuse (preflight.py).
+        ConfigError: with every fault at once: files, columns, functions, actions that can never run, and what the
+            guards refuse (preflight.py).
     """
-    faults = list(range_faults(config))
-    types = accelerate_config.checked(_each(faults, config.actions, build_action_type), faults)
-    faults += accelerate_config.cluster_faults(types, config.execution)
-    faults += accelerate_config.need_faults(types, config.execution)
-    datasets = _each(faults, config.datasets, load_dataset)
-    tasks = _each(faults, config.tasks, partial(build_task, evaluation=config.evaluation))
-    faults += [] if faults else baseline_faults(config.agent.kind, types, datasets)
-    faults += source_faults(config)
-    specs = _each(faults, config.models, lambda name, _: (name, spec_of(name, config.models)))
-    faults += [f"models.{name}: {fault}" for name, spec in specs for fault in check_source(spec)]
-    plan = Plan(config, tuple(types), tuple(datasets), tuple(tasks))
-    if not faults:
-        faults += _out_of_reach(plan)
-    findings = preflight(config, types, datasets, tasks)
-    faults += findings.faults
-    if faults:
-        raise ConfigError(faults)
-    plan = dataclasses.replace(plan, findings=findings)
-    return plan.at(config.ladder.rungs[0]) if config.ladder.rungs else plan
+    return _checked(config, ())
 
 
-def make_outline(config: Config) -> Outline:
-    """For commands that run nothing: neither models nor the rows of datasets are looked at, and both may be missing.
+def make_outline(config: Config) -> Plan:
+    """The plan for commands that run nothing: models and rows of datasets are not looked at, and may be missing.
 
     Raises:
         ConfigError: with every fault of actions, tasks and `memory.sources`.
@@ -104,8 +86,55 @@ def make_outline(config: Config) -> Outline:
     faults += source_faults(config)
     if faults:
         raise ConfigError(faults)
-    data = [Dataset(n, d.kind, d.description, n, 1, "") for n, d in config.datasets.items()]  # type: ignore[arg-type]
-    return Outline(config, tuple(types), tuple(data), tuple(tasks))
+    data = [Dataset(n, d.kind, d.description, n, 1, "") for n, d in config.datasets.items()]
+    return Plan(config, tuple(types), tuple(data), tuple(tasks))
+
+
+def _checked(config: Config, known: Sequence[Fault]) -> Plan:
+    """The plan of `config`, of which `known` is wrong already: entries that it names are not looked at again."""
+    faults = [fault.said for fault in known]
+    said = tuple(f"{dotted(fault.path)}:" for fault in known)
+    faults += [fault for fault in (*rule_faults(config), *source_faults(config)) if not fault.startswith(said)]
+    sound = _without(config, {fault.path[:2] for fault in known})
+    types, datasets, tasks = _built(sound, faults)
+    plan = Plan(config, types, datasets, tasks)
+    if not faults:
+        faults += policy_kind(config.agent).faults(types, datasets)
+    if not faults:
+        faults += _out_of_reach(plan)
+    findings = preflight(sound, types, datasets, tasks)
+    faults += findings.faults
+    if faults:
+        raise ConfigError(faults)
+    plan = dataclasses.replace(plan, findings=findings)
+    return plan.at(config.ladder.rungs[0]) if config.ladder.rungs else plan
+
+
+def _built(config: Config, faults: list[str]) -> tuple[tuple[ActionType, ...], tuple[Dataset, ...], tuple[Task, ...]]:
+    """What the entries of `config` describe, models apart, which are only looked for."""
+    types = accelerate_config.checked(_each(faults, config.actions, build_action_type), faults)
+    faults += accelerate_config.cluster_faults(types, config.execution)
+    faults += accelerate_config.need_faults(types, config.execution)
+    datasets = _each(faults, config.datasets, load_dataset)
+    tasks = _each(faults, config.tasks, partial(build_task, evaluation=config.evaluation))
+    specs = _each(faults, config.models, lambda name, _: (name, spec_of(name, config.models)))
+    faults += [f"models.{name}: {fault}" for name, spec in specs for fault in check_source(spec)]
+    return tuple(types), tuple(datasets), tuple(tasks)
+
+
+def _without(config: Config, broken: Collection[Path]) -> Config:
+    """`config` without the entries at these paths."""
+
+    def kept(group: str, entries: Mapping[str, T]) -> dict[str, T]:
+        return {name: entry for name, entry in entries.items() if (group, name) not in broken}
+
+    return dataclasses.replace(
+        config,
+        models=kept("models", config.models),
+        datasets=kept("datasets", config.datasets),
+        actions=kept("actions", config.actions),
+        tasks=kept("tasks", config.tasks),
+    )
 
 
 def stand_in(name: str, source: str) -> Model:

@@ -1,7 +1,6 @@
 """From the settings of a task to the task."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 from lamdagent.config import EvaluationConfig, TaskConfig
@@ -15,25 +14,20 @@ def build_task(name: str, settings: TaskConfig, evaluation: EvaluationConfig) ->
     """The task that the settings at `tasks.<name>` declare, with its fingerprint.
 
     Raises:
-        UserError: a name, range, split or folder makes no sense.
+        UserError: a name, range or folder makes no sense.
     """
     path = f"tasks.{name}"
     if not settings.task or not settings.metric:
         raise UserError(f"{path}: `task` (lm-eval's name) and `metric` (such as acc,none) are both needed")
     if name in (schema.SCORE, schema.GAIN):
         raise UserError(f"{path}: `{name}` is the name of a metric of our own; call the task otherwise")
-    if not (math.isfinite(settings.weight) and settings.weight >= 0):
-        raise UserError(f"{path}.weight: got {settings.weight}, wanted 0 or more")
     if not settings.low < settings.high:
         raise UserError(f"{path}: low = {settings.low} must be below high = {settings.high}")
-    if bad := [s for s in (*settings.splits, *settings.limits) if s not in ("search", "test")]:
-        raise UserError(f"{path}: there is no split {bad[0]!r}; allowed: search, test")
-    if bad := [s for s, limit in settings.limits.items() if limit < 2]:
-        raise UserError(f"{path}.limits.{bad[0]}: got {settings.limits[bad[0]]}, wanted at least 2 items")
     folder = BUILTIN if settings.folder == "builtin" else settings.folder
     if folder and not Path(folder).is_dir():
         raise UserError(f"{path}.folder: there is no folder {settings.folder!r}; `builtin` means the package's own")
     splits = {"search": "validation", "test": "test"} | settings.splits
     values = dataclasses.asdict(settings) | {"folder": str(folder or ""), "splits": splits}
-    task = Task(name=name, vllm=evaluation.vllm if evaluation.backend == "vllm" else None, **values)
+    given = evaluation.vllm if evaluation.backend == "vllm" else {}
+    task = Task(name=name, backend=evaluation.backend, backend_options=given, **values)
     return dataclasses.replace(task, fingerprint=task_fingerprint(task))

@@ -9,12 +9,14 @@ It gets lists with one element per answer and returns one number for each. Its n
 dataset, besides TRL's own: prompts, completions, completion_ids, trainer_state, log_extra, log_metric, environments.
 """
 
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from lamdagent.errors import UserError
+from lamdagent.functions import load_function
 
 OF_TRL = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 """What TRL gives every reward function besides the dataset's columns."""
@@ -33,15 +35,11 @@ class Term:
         """The function itself.
 
         Raises:
-            ValueError: there is none, or it does not take what TRL gives.
+            UserError: there is none, or it does not take what TRL gives.
         """
-        module, _, name = self.function.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"{self.function!r} is no module:function on the Python path ({error})") from None
+        found = load_function(self.function)
         if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(found).parameters.values()):
-            raise ValueError(f"{self.function} must end its parameters with **_, since TRL gives it every column")
+            raise UserError(f"{self.function} must end its parameters with **_, since TRL gives it every column")
         return found  # type: ignore[no-any-return]
 
     @property
@@ -89,7 +87,7 @@ class Reward:
         """See `limits.Limit`."""
         try:
             columns_of(value)
-        except ValueError as error:
+        except (UserError, ValueError) as error:
             return str(error)
         return ""
 

@@ -1,14 +1,14 @@
-"""The ladder: which pipelines of a rung are made again on the next one, with more data."""
+"""The ladder: the pipelines of a rung that are made again on the next one, with more data."""
 
 from lamdagent.memory.trial import POLICY, History, Trial
 from lamdagent.planning.plan import Plan
-from lamdagent.scaling.replay_plan import Replay, Scale
+from lamdagent.scaling.replay_plan import Replay, ReplayOverrides
 
 
-def promoted(history: History, plan: Plan, fraction: float) -> Replay:
-    """The best `ladder.keep` pipelines that can be made with what is configured, to be made at `fraction`.
+def pipelines_for_rung(history: History, plan: Plan, fraction: float) -> Replay:
+    """The replay, at `fraction` of the data, of the best `ladder.keep` pipelines that the configuration can make.
 
-    Their weights need not be there. What repeats a pipeline with another seed is none of its own.
+    Their weights may be gone. Repeats of a pipeline with another seed are no candidates.
     """
     types = {kind.name for kind in plan.types}
     best: list[Trial] = []
@@ -17,4 +17,4 @@ def promoted(history: History, plan: Plan, fraction: float) -> Replay:
         if own and len(best) < plan.config.ladder.keep:
             actions = [step.action for step in Replay((trial,), history).sources if step.action]
             best += [trial] * all(a.type in types and all(d.path for d in a.datasets) for a in actions)
-    return Replay(tuple(best), history, Scale(fraction=fraction))
+    return Replay(tuple(best), history, ReplayOverrides(fraction=fraction))

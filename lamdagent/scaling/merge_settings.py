@@ -1,4 +1,4 @@
-"""The settings of the searches that made a pipeline, as one configuration with what its steps need and no more."""
+"""The settings of the searches that made a pipeline, merged into one configuration with the entries its steps use."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,23 +11,23 @@ from lamdagent.config import conf_folder
 from lamdagent.errors import UserError
 from lamdagent.memory.trial import Trial
 from lamdagent.objects.dataset import is_made
-from lamdagent.scaling.pipeline_records import Past
+from lamdagent.scaling.pipeline_records import PipelineRecords
 from lamdagent.tracking import schema
 from lamdagent.tracking.runs import RunRecord
 
 Settings = dict[str, Any]
 """A configuration, or a part of one, as plain values."""
 MAKERS = ("function", "slots")
-"""What of an action's settings decides what it does, besides version and hyperparameters."""
+"""Keys of an action that decide its result, besides version and hyperparameters."""
 WORDS = ("description", "license")
-"""What of a dataset's settings decides nothing."""
+"""Keys of a dataset that decide no result."""
 
 
-def joined(past: Past) -> Settings:
-    """The settings of the first run's search, with the actions and datasets of all steps and no others.
+def merge_settings(past: PipelineRecords) -> Settings:
+    """The settings of the first run's search, with exactly the actions and datasets of all steps.
 
     Raises:
-        UserError: two searches mean something else by the same name, or a step's search does not know it.
+        UserError: two searches use one name for different things, or the settings of a step's search lack it.
     """
     actions = [record for record in past.records if record.kind == "action"]
     settings = deepcopy(dict(past.settings[actions[0].search_run_id]))
@@ -45,22 +45,22 @@ def joined(past: Past) -> Settings:
 
 
 def put_bases(
-    settings: Settings, past: Past, last: Sequence[Trial], given: Mapping[Any, Any], base: str | None
+    settings: Settings, past: PipelineRecords, last: Sequence[Trial], given: Mapping[Any, Any], base: str | None
 ) -> dict[str, str]:
-    """Leave under `models` the initial models of the pipelines, just as they were, but `base` instead of the one.
+    """Reduce `models` to the initial models of the pipelines, with `base` in place of the one they descend from.
 
     Args:
-        settings: What is changed.
+        settings: The configuration to change.
         past: The pipelines.
-        last: Their last steps.
+        last: The last step of each.
         given: The models that the command line has put under `models`.
-        base: A name among them, or among those of `settings`, or a source; None: nothing takes a model's place.
+        base: A name in `given` or in `settings`, or a source; None: no model is replaced.
 
     Returns:
-        The fingerprint of the model that is replaced -> the other one's name.
+        Fingerprint of the replaced model -> name of its replacement; empty without `base`.
 
     Raises:
-        UserError: it cannot be told which one is to be replaced, or what they were.
+        UserError: the pipelines descend from several initial models, or a run lacks the source of its model.
     """
     known = {**settings["models"], **given}
     then = dict(_initial(past, settings["models"]))
@@ -80,7 +80,7 @@ def put_bases(
 
 
 def _named(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """Section and key of everything in the settings that a step is of."""
+    """Section and key of every entry of the settings that a step uses."""
     yield "actions", record.tags.get(schema.ACTION, "")
     for names in json.loads(record.tags.get(schema.SLOTS) or "{}").values():
         yield from (("datasets", name) for name in names if not (name.startswith("model-") or is_made(name)))
@@ -90,7 +90,7 @@ def _agree(path: str, known: Settings, given: Settings) -> None:
     """Add the values of `given` to the grids of `known`.
 
     Raises:
-        UserError: they are not the same thing.
+        UserError: the two entries describe different things.
     """
     action = path.startswith("actions.")
     keys = MAKERS if action else [key for key in {**known, **given} if key not in WORDS]
@@ -106,7 +106,7 @@ def _listed(values: Any) -> list[Any]:
 
 
 def _version(name: str, action: Settings) -> str:
-    """Of the code that will run: of an action of this package the one that it has now, whatever it was then."""
+    """The version of the code that will run: for an action of this package the present one."""
     file = conf_folder() / "action" / f"{name}.yaml"
     shipped = OmegaConf.load(file) if file.is_file() else None
     if isinstance(shipped, DictConfig) and shipped.get("function") == action.get("function"):
@@ -115,7 +115,7 @@ def _version(name: str, action: Settings) -> str:
 
 
 def _below(models: Mapping[str, Settings], known: Mapping[str, Settings]) -> dict[str, Settings]:
-    """What adapters among `models` are applied to, down to whole models, where that is not among them."""
+    """The models under the adapters in `models`, down to whole models, that `models` lacks."""
     found: dict[str, Settings] = {}
     names = [spec["base"] for spec in models.values() if spec.get("base")]
     while names:
@@ -126,7 +126,7 @@ def _below(models: Mapping[str, Settings], known: Mapping[str, Settings]) -> dic
     return found
 
 
-def _initial(past: Past, models: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, Settings]]]:
+def _initial(past: PipelineRecords, models: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, Settings]]]:
     """Fingerprint -> name and settings of every initial model, with the revision that was used."""
     for record in past.records:
         if record.kind != "base":

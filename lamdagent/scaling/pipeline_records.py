@@ -1,4 +1,4 @@
-"""What a replay reads: runs with everything that they rest on, and the settings that their searches had."""
+"""The records that a replay reads: runs with all their inputs, and the settings of their searches."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,24 +16,24 @@ from lamdagent.tracking.searches import trials_of
 from lamdagent.tracking.store import RunStore
 
 SEARCHES = 100
-"""Newest searches of an experiment among which one is looked for."""
+"""The number of newest searches of an experiment that `last_search` looks at."""
 
 
 @dataclass(frozen=True)
-class Past:
-    """Pipelines as they are in the store."""
+class PipelineRecords:
+    """Pipelines as the store has them."""
 
     records: tuple[RunRecord, ...]
-    """The runs that were asked for, in that order, then those that they rest on."""
+    """The requested runs in their order, then the runs that made their inputs."""
     settings: Mapping[str, Mapping[str, Any]]
     """Search run id -> the configuration that the search was started with."""
 
 
-def read_past(store: RunStore, run_ids: Sequence[str]) -> Past:
-    """The pipelines of the runs, of any experiment.
+def read_pipelines(store: RunStore, run_ids: Sequence[str]) -> PipelineRecords:
+    """The pipelines of the runs, which may be of any experiment.
 
     Raises:
-        UserError: a run is none of this package's, or made no model; or what it rests on, or its settings, are gone.
+        UserError: a run is not of this package or made no model, or an input or its settings are gone.
     """
     found: dict[str, RunRecord] = {}
     waiting = list(run_ids)
@@ -43,12 +43,12 @@ def read_past(store: RunStore, run_ids: Sequence[str]) -> Past:
             record = read_run(store, run_id)
             if problem := _useless(record, asked=run_id in run_ids):
                 raise UserError(f"The run {run_id} cannot be replayed: it {problem}")
-            # As it was chosen: that memory ran out with it is no part of the pipeline.
+            # The micro-batch as it was chosen: a second try after running out of memory is no part of the pipeline.
             tags = {key: value for key, value in record.tags.items() if key != schema.MICRO_BATCH}
             found[run_id] = dataclasses.replace(record, tags=tags)
             waiting += record.parents
     searches = dict.fromkeys(record.search_run_id for record in found.values() if record.kind == "action")
-    return Past(tuple(found.values()), {run_id: settings_of(store, run_id) for run_id in searches})
+    return PipelineRecords(tuple(found.values()), {run_id: settings_of(store, run_id) for run_id in searches})
 
 
 def last_search(store: RunStore) -> RunRecord:
@@ -67,14 +67,14 @@ def last_search(store: RunStore) -> RunRecord:
 
 
 def chosen_by(store: RunStore, search_run_id: str) -> list[RunRecord]:
-    """The finished actions that a search chose, oldest first: none that repeats another."""
+    """The finished actions that a search chose, oldest first, without repeats."""
     found = trials_of(store, search_run_id)
     own = [r for r in found if r.kind == "action" and r.status == "FINISHED" and not r.tags.get(schema.REPLAY_OF)]
     return [record for record in reversed(own) if record.tags.get(schema.POLICY) != POLICY]
 
 
 def settings_of(store: RunStore, search_run_id: str) -> Mapping[str, Any]:
-    """The configuration of a search, as composed.
+    """The composed configuration of a search.
 
     Raises:
         UserError: the run has none.
@@ -85,15 +85,13 @@ def settings_of(store: RunStore, search_run_id: str) -> Mapping[str, Any]:
     return found
 
 
-def _useless(record: RunRecord, asked: bool) -> str:
-    """Why there is nothing to replay of a run, or of one that something `asked` for rests on; empty if there is."""
+def _useless(record: RunRecord, asked: bool) -> str | None:
+    """Why the run cannot be replayed, or None where it can; `asked`: it is a last step, not an input."""
     if not is_ours(record) or not record.kind:
         return "was not made by this package, so nobody can tell how to make it again"
     if record.kind == "search":
         champion = record.tags.get(schema.CHAMPION, "")
         return "is a search; give one of its actions" + (f", such as its champion {champion}" if champion else "")
     if record.kind == "base":
-        return "is an initial model, not a pipeline" if asked else ""
-    if record.status != "FINISHED":
-        return f"made no model: it is {record.status}"
-    return ""
+        return "is an initial model, not a pipeline" if asked else None
+    return None if record.status == "FINISHED" else f"made no model: it is {record.status}"

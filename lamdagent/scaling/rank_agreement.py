@@ -1,4 +1,4 @@
-"""Do pipelines rank at another scale as they did? The paper's scaling analysis in a few figures."""
+"""How far the ranking of pipelines at one scale holds at another: the scaling analysis of the paper (section 5)."""
 
 import math
 from collections.abc import Sequence
@@ -7,41 +7,41 @@ from dataclasses import asdict, dataclass
 from lamdagent.evaluation.task import Score
 
 SURVIVES = 0.05
-"""Gaps between pipelines that survived a change of the model's size in the paper (section 5): 5 points of 100."""
+"""The gap between pipelines that survived a change of the model's size in the paper: 5 points of 100."""
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How two scores of the same pipelines agree."""
+class RankAgreement:
+    """The agreement of two scores of the same pipelines."""
 
     pipelines: int
-    """With both scores."""
+    """The number of pipelines with both scores."""
     spearman: float | None
-    """Rank correlation, ties at their mean rank; None for fewer than three, or where all scores are equal."""
+    """Rank correlation, ties at their mean rank; None for fewer than three pipelines or equal scores."""
     top1_retained: bool
-    """Whether the best then is (one of) the best now."""
+    """Whether the best pipeline at the first scale is (one of) the best at the second."""
     top_overlap: float
-    """Share of the best `top` then that are among the best `top` now."""
+    """Share of the best `top` at the first scale that are among the best `top` at the second."""
     regret: float
-    """What is lost by taking the best then: the best score now less its score now."""
+    """At the second scale: the best score minus the score of the pipeline that was best at the first."""
     gap: float
-    """The best score then less the next one."""
+    """At the first scale: the best score minus the next one."""
     noise: float
-    """Standard error of the best score then."""
+    """Standard error of the best score at the first scale."""
 
     @property
     def record(self) -> dict[str, float | bool | None]:
-        """As plain values."""
+        """The figures as plain values."""
         return asdict(self)
 
 
-def agreement(pairs: Sequence[tuple[Score, Score]], top: int) -> Agreement:
-    """Compare (then, now) of pipelines, two or more; `top`: see `Agreement.top_overlap`."""
+def rank_agreement(pairs: Sequence[tuple[Score, Score]], top: int) -> RankAgreement:
+    """The agreement of two or more pairs (score at the first scale, score at the second)."""
     then, now = [pair[0].value for pair in pairs], [pair[1].value for pair in pairs]
     ranked = sorted(range(len(pairs)), key=lambda index: -then[index])
     best_now = sorted(range(len(pairs)), key=lambda index: -now[index])
     first, some = ranked[0], min(top, len(pairs))
-    return Agreement(
+    return RankAgreement(
         pipelines=len(pairs),
         spearman=_spearman(then, now),
         top1_retained=now[first] >= max(now),

@@ -1,4 +1,4 @@
-"""From runs of the store and a command line to the plan of a replay: old settings, and what is other than it was."""
+"""From runs of the store and a command line to the plan of a replay: the earlier settings with the new values."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -16,45 +16,47 @@ from lamdagent.memory.trial import History
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan, make_outline, make_plan
-from lamdagent.scaling.merge_settings import Settings, joined, put_bases
-from lamdagent.scaling.pipeline_records import Past
-from lamdagent.scaling.replay_plan import Replay, Scale, transplanted
+from lamdagent.scaling.merge_settings import Settings, merge_settings, put_bases
+from lamdagent.scaling.pipeline_records import PipelineRecords
+from lamdagent.scaling.replay_plan import Replay, ReplayOverrides, rebind
 
 FREE = ("search", "budget", "champion", "retention", "evaluation", "tasks", "data_fraction")
-"""What the command line may change."""
+"""Sections that the command line may change."""
 USED = ("models", "datasets", "actions")
-"""Of these, what the pipelines are made of."""
+"""Sections of which it may change the entries that the pipelines use."""
 ELSEWHERE = ("experiment", "model", "base", "tracking", "execution", "transfer", "dry_run")
-"""What says which pipelines, on which model, where and how."""
+"""Sections that say which pipelines are made, on which model, where and how."""
 NO_LIMIT = {"wall_clock_minutes": None, "gpu_hours": None, "usd": None}
 
 
 @dataclass(frozen=True)
-class Arrangement:
+class ReplaySetup:
     """A replay that can begin."""
 
     plan: Plan
-    """With its `Replay`."""
+    replay: Replay
     config_yaml: str
-    """The settings of its search run: what a replay or rebuild of its own runs will need."""
+    """The settings of its search run, from which its own runs can be replayed or rebuilt."""
     warnings: tuple[str, ...]
-    """For the user: what is other than it was though nobody has said so."""
+    """Messages for the user: differences from the earlier runs that the command line does not name."""
 
 
-def arrange(past: Past, count: int, node: DictConfig, words: Sequence[str], experiment: str) -> Arrangement:
+def make_replay_setup(
+    past: PipelineRecords, count: int, node: DictConfig, words: Sequence[str], experiment: str
+) -> ReplaySetup:
     """The plan that makes the first `count` runs of `past` again, with the settings of their searches.
 
     Args:
-        past: The runs, and then what they rest on.
-        count: How many of its records are last steps of pipelines.
-        node: What the command line composes to: where the store is, how actions are executed, and the new values.
-        words: The overrides of the command line; what they do not name stays as it was.
-        experiment: Where the new runs go, if the command line does not say.
+        past: The last steps of the pipelines, then the runs that they need.
+        count: The number of last steps.
+        node: The composed configuration: where the store is, how actions are executed, and the new values.
+        words: The overrides of the command line; a value that they do not name stays as it was.
+        experiment: The experiment of the new runs, where the command line names none.
 
     Raises:
-        UserError: the runs do not fit together, or what they need is not there.
+        UserError: the runs do not fit together, or something that they need is missing.
     """
-    settings = joined(past)
+    settings = merge_settings(past)
     types = make_outline(replace(read(OmegaConf.create(settings)), tasks={}, memory=MemoryConfig())).types
     known = build_history(past.records, types, (), ())
     last = [known.by_run[record.run_id] for record in past.records[:count]]
@@ -67,18 +69,18 @@ def arrange(past: Past, count: int, node: DictConfig, words: Sequence[str], expe
     composed = _overlaid(settings, node, said)
     plan = make_plan(read(composed))
     history = build_history(past.records, types, plan.datasets, plan.tasks)
-    scale = Scale(
+    new = ReplayOverrides(
         seed=plan.config.search.seed if "search.seed" in said else None,
         fraction=plan.config.data_fraction if "data_fraction" in said else None,
         settings=_changed(plan.types, before, composed.actions),
     )
-    replay = Replay(tuple(history.by_run[trial.run_id] for trial in last), history, scale, bases)
+    replay = Replay(tuple(history.by_run[trial.run_id] for trial in last), history, new, bases)
     warnings = tuple(_changed_by_itself(history, types))
-    return Arrangement(replace(plan, replay=replay), OmegaConf.to_yaml(composed), warnings)
+    return ReplaySetup(plan, replay, OmegaConf.to_yaml(composed), warnings)
 
 
 def _this_time(settings: Settings, known: History, node: DictConfig, said: Sequence[str], experiment: str) -> Settings:
-    """What belongs to this command and not to the old searches."""
+    """The sections that belong to this command and not to the earlier searches."""
     tracking = {**(settings.get("tracking") or {}), "uri": node.tracking.uri, "experiment": experiment}
     tracking |= {"experiment": node.tracking.experiment} if "tracking.experiment" in said else {}
     fractions = {trial.action.data_fraction for trial in known.actions if trial.action}
@@ -97,10 +99,10 @@ def _this_time(settings: Settings, known: History, node: DictConfig, said: Seque
 
 
 def _overlaid(settings: Settings, node: DictConfig, said: Sequence[str]) -> DictConfig:
-    """`settings` with the values of `node` for all that is `said`.
+    """`settings` with the values of `node` for every key in `said`.
 
     Raises:
-        UserError: something is said of what the pipelines are not made of.
+        UserError: a key does not affect the pipelines.
     """
     composed = OmegaConf.create(settings)
     for key in said:
@@ -120,7 +122,7 @@ def _overlaid(settings: Settings, node: DictConfig, said: Sequence[str]) -> Dict
 def _changed(
     types: Sequence[ActionType], before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> dict[str, dict[str, Scalar]]:
-    """Action type -> hyperparameters that have been given another value, for every step of the type.
+    """Action type -> hyperparameters with a new value, for every step of the type.
 
     Raises:
         UserError: more than one value is given.
@@ -139,11 +141,11 @@ def _changed(
 
 
 def _changed_by_itself(history: History, types: Sequence[ActionType]) -> Iterator[str]:
-    """A line for each step that would not be the same even if nothing were said."""
+    """A message for each step whose fingerprint differs even without any override."""
     kinds = {kind.name: kind for kind in types}
     for trial in history.actions:
         if (action := trial.action) is not None:
             same: dict[str, Model | Dataset] = {model.fingerprint: model for model in action.models}
-            again = transplanted(action, same, kinds[action.type], action.seed, action.data_fraction)
+            again = rebind(action, same, kinds[action.type], action.seed, action.data_fraction)
             if again.fingerprint != action.fingerprint:
                 yield f"{action.type} of the run {trial.run_id}: its data or the version of the action is another now"

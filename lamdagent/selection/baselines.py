@@ -40,15 +40,11 @@ def ties_grid(turn: Turn) -> Decision | None:
     return _first(_within(turn, merges, [*initial, *made], ()), "ties_grid", reason)
 
 
-BASELINES = {"all_data_sft": all_data_sft, "ties_grid": ties_grid}
-"""By `agent.kind`."""
-
-
 def baseline_faults(kind: str, types: Sequence[ActionType], datasets: Sequence[Dataset]) -> Iterator[str]:
-    """What a baseline lacks, for the user; nothing for other policies."""
-    if kind in BASELINES and not any(map(is_sft, types)):
+    """What the baseline `kind` lacks, for the user."""
+    if not any(map(is_sft, types)):
         yield f"agent.kind: {kind} needs an action of supervised fine-tuning, such as +action=[sft_lora]"
-    if kind in BASELINES and not _sft_data(datasets):
+    if not _sft_data(datasets):
         yield f"agent.kind: {kind} needs a dataset of kind sft under datasets"
     if kind == "ties_grid" and not any(map(is_ties, types)):
         yield "agent.kind: ties_grid needs TIES merging: +action=[merge_ties]"

@@ -1,8 +1,8 @@
 """For chat templates without a system role, such as Gemma 2's: the system message stands above the first question."""
 
-import importlib
 from typing import Any
 
+from lamdagent.functions import load_function
 from lamdagent.skills.hub import Rows
 
 Message = dict[str, str]
@@ -18,6 +18,5 @@ def fold(messages: list[Message]) -> list[Message]:
 
 def folded(function: str, **arguments: Any) -> Rows:
     """The rows of another data function (`module:function`), their prompts folded; the same items in the same order."""
-    module, _, name = function.partition(":")
-    rows = getattr(importlib.import_module(module), name)(**arguments)
+    rows = load_function(function)(**arguments)
     return [{**row, "prompt": fold(row["prompt"])} for row in rows]

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,6 @@ def _add_flavour(client: MlflowClient, run_id: str, model_id: str, card: Any, ma
 def _write(path: Path, info: Any, pipeline: Any, card: Any) -> None:
     """MLflow's transformers flavour of the pipeline's model, in `path`."""
     import mlflow
-    import torch
-    import transformers
 
     mlflow.transformers.save_model(
         pipeline,
@@ -106,10 +105,17 @@ def _write(path: Path, info: Any, pipeline: Any, card: Any) -> None:
         # How `mlflow models serve` is asked.
         task="llm/v1/chat" if pipeline.tokenizer.chat_template else "llm/v1/completions",
         model_card=card,
-        # Given here: MLflow would load the model in a child process to find them out.
-        pip_requirements=[f"{module.__name__}=={module.__version__}" for module in (mlflow, torch, transformers)],
+        pip_requirements=_requirements(),
     )
     (path / "LICENSE.txt").unlink(missing_ok=True)  # MLflow's guess; the card has the licence
+
+
+def _requirements() -> list[str]:
+    """What loads the model; without it MLflow would load the model in a child process to find out.
+
+    Of a version such as 2.13.0+cpu only 2.13.0: registries list no builds, and MLflow warns of those it cannot compare.
+    """
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in ("mlflow", "torch", "transformers")]
 
 
 def _link_or_copy(source: str, target: str) -> None:

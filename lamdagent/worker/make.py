@@ -3,7 +3,6 @@
 Runs in the worker; plain values in, plain values out.
 """
 
-import importlib
 import json
 import os
 import time
@@ -13,12 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from lamdagent.errors import ActionFailed
+from lamdagent.evaluation.backends import Evaluation, ScoredModel, load_backend
 from lamdagent.evaluation.task import Score, Split, Task
-from lamdagent.execution.call import explain
+from lamdagent.execution.executor import gpu_seconds
+from lamdagent.functions import load_function
 from lamdagent.objects.checksum import WeightsHash, check, hash_weights
 from lamdagent.progress import Progress, Report
-from lamdagent.worker.requirements import check_needs
+from lamdagent.worker.requirements import check_needs, uses_gpu
 
 if TYPE_CHECKING:  # the driver names the jobs of this file and imports it
     from lamdagent.actions.context import Context
@@ -98,12 +98,8 @@ def make(
     model, tokenizer = _called(function, context, inputs, run_id)
     hashed = hash_weights(folder)
     made = time.monotonic()
-    samples = Path(output) / "samples"
-    if (options := _vllm(tasks)) is None:
-        scores = _evaluate(model, tokenizer, tasks, "search", batch_size, report, samples)
-    else:
-        _make_room(model)
-        scores = _evaluate_folder(folder, options, tasks, "search", report, samples)
+    scored = ScoredModel(folder, (model, tokenizer))
+    scores = _scores(scored, tasks, "search", batch_size, report, Path(output) / "samples")
     spent = {"action": made - started, "evaluation": time.monotonic() - made}
     about = json.loads((data / ABOUT).read_text(encoding="utf-8")) if (data / ABOUT).exists() else None
     outcome = _outcome(report, scores, curves, spent, accelerate.get("num_processes", 1))
@@ -112,10 +108,9 @@ def make(
 
 def _called(function: str, context: "Context", inputs: Mapping[str, Any], run_id: str) -> tuple[Any, Any]:
     """The model and tokenizer that the action's function gives, saved where the function has not done so itself."""
-    module, _, name = function.partition(":")
     os.environ["LAMDAGENT_RUN_ID"] = run_id
     try:
-        model, tokenizer = getattr(importlib.import_module(module), name)(context, **inputs)
+        model, tokenizer = load_function(function)(context, **inputs)
     finally:
         del os.environ["LAMDAGENT_RUN_ID"]
     if not (context.output / "config.json").exists():
@@ -126,59 +121,24 @@ def _called(function: str, context: "Context", inputs: Mapping[str, Any], run_id
 
 def score(report: Report, *, folder: str, tasks: Sequence[Task], split: Split, batch_size: int, output: str) -> Outcome:
     """Score the model in `folder`; samples go to `output`/samples."""
-    from lamdagent.actions.context import Context
-
-    started, samples = time.monotonic(), Path(output) / "samples"
-    if (options := _vllm(tasks)) is None:
-        model, tokenizer = Context(output=Path(output), report=report).load(folder)
-        scores = _evaluate(model, tokenizer, tasks, split, batch_size, report, samples)
-    else:
-        scores = _evaluate_folder(Path(folder), options, tasks, split, report, samples)
+    started = time.monotonic()
+    scores = _scores(ScoredModel(Path(folder)), tasks, split, batch_size, report, Path(output) / "samples")
     return _outcome(report, scores, [], {"evaluation": time.monotonic() - started})
 
 
-def _evaluate(
-    model: Any, tokenizer: Any, tasks: Sequence[Task], split: Split, batch_size: int, report: Report, samples: Path
+def _scores(
+    model: ScoredModel, tasks: Sequence[Task], split: Split, batch_size: int, report: Report, samples: Path
 ) -> dict[str, Score]:
-    from lamdagent.evaluation.harness import evaluate
-
-    try:
-        return evaluate(model, tokenizer, tasks, split, report, samples, batch_size)
-    except Exception as error:
-        reason, kind = explain(error)
-        if kind != "out_of_memory":
-            raise
-        advice = f"the evaluation ran out of memory: use a smaller evaluation.batch_size than {batch_size}"
-        raise ActionFailed(f"{advice} ({reason})", kind) from error
-
-
-def _vllm(tasks: Sequence[Task]) -> Mapping[str, Any] | None:
-    """The options of vLLM if it is to score `tasks`: all or none, since one search has one backend."""
-    return tasks[0].vllm if tasks else None
-
-
-def _evaluate_folder(
-    folder: Path, options: Mapping[str, Any], tasks: Sequence[Task], split: Split, report: Report, samples: Path
-) -> dict[str, Score]:
-    from lamdagent.evaluation.vllm_backend import evaluate_folder
-
-    return evaluate_folder(str(folder), options, tasks, split, report, samples)
-
-
-def _make_room(model: Any) -> None:
-    """Take the model off the GPU: vLLM reserves its share at once."""
-    import torch  # noqa: TID251 - this module runs in the worker
-
-    model.cpu()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    """By the backend of the tasks: one search has one."""
+    if not tasks:
+        return {}
+    asked = Evaluation(tasks, split, report, samples, batch_size, tasks[0].backend_options)
+    return load_backend(tasks[0].backend).evaluate(model, asked)
 
 
 def gpus(report: Report) -> int:
     """How many GPUs a job here uses: what its seconds are multiplied by, also when it fails."""
-    import torch  # noqa: TID251 - this module runs in the worker
-
-    return int(torch.cuda.is_available())
+    return int(uses_gpu())
 
 
 def _outcome(
@@ -188,4 +148,5 @@ def _outcome(
     seconds: Mapping[str, float],
     processes: int = 1,
 ) -> Outcome:
-    return Outcome(scores, tuple(curves), seconds, sum(seconds.values()) * gpus(report) * processes)
+    used = gpu_seconds(sum(seconds.values()), gpus(report), processes)
+    return Outcome(scores, tuple(curves), seconds, used)

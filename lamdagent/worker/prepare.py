@@ -6,14 +6,13 @@ import importlib.metadata
 import inspect
 import io
 import json
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lamdagent.errors import UserError
-from lamdagent.files import build_once, cache_folder
+from lamdagent.files import build_once, cache_folder, write_atomic
 from lamdagent.objects.adapters import is_adapter, names, with_adapter
 from lamdagent.objects.compatibility import frame_of
 from lamdagent.objects.sources import (
@@ -212,10 +211,7 @@ def _digest(files: Iterable[Path]) -> str:
     for path in paths:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
-    note.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=note.parent, suffix=".partial", delete=False) as partial:
-        partial.write(total.hexdigest())
-    Path(partial.name).replace(note)  # another process may do the same at this moment
+    write_atomic(note, total.hexdigest())  # another process may do the same at this moment
     return total.hexdigest()
 
 

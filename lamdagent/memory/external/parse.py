@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar
+from lamdagent.actions.methods import METHODS
 from lamdagent.config import ForeignScoreConfig, ModelConfig, SourceConfig
 from lamdagent.errors import LamdagentError
 from lamdagent.evaluation.task import Score, Task, weighted_score
+from lamdagent.memory.external.user_mapping import translation
 from lamdagent.memory.history import build_history
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
@@ -24,13 +26,7 @@ from lamdagent.tracking.runs import RunRecord, Weights
 
 TRAINERS: Mapping[str, str] = {  # from the most special to the plainest; the params are TRL's own
     "center_rewards_coefficient": "reward",
-    "teacher_model_name_or_path": "distill",
-    "normalize_advantages": "rloo",
-    "num_generations": "grpo",
-    "desirable_weight": "kto",
-    "precompute_ref_log_probs": "dpo",
-    "completion_only_loss": "sft",
-    "dataset_text_field": "sft",
+    **{sign: method.name for method in METHODS.values() for sign in method.signs},
     "per_device_train_batch_size": "trainer",
 }
 """A param that gives a trainer away -> our word for what it does; `trainer`: the Hugging Face Trainer, of any loss."""
@@ -129,10 +125,10 @@ def trainer_of(params: Mapping[str, str]) -> str:
     return next((word for key, word in TRAINERS.items() if key in params), "")
 
 
-def levelled(value: float, given: ForeignScoreConfig, task: Task) -> float:
+def normalized(value: float, given: ForeignScoreConfig, task: Task) -> float:
     """Their value on the task's own scale: range onto range, turned round where the directions differ, cut at its ends.
 
-    >>> levelled(80.0, ForeignScoreConfig("acc", 0.0, 100.0), Task("t", "t", "m", low=0.0, high=1.0))
+    >>> normalized(80.0, ForeignScoreConfig("acc", 0.0, 100.0), Task("t", "t", "m", low=0.0, high=1.0))
     0.8
     """
     share = min(1.0, max(0.0, (value - given.low) / (given.high - given.low)))
@@ -152,10 +148,15 @@ class _Reader:
         self._types = {t.name: t for t in ours.types}
         self._datasets = {d.name: d for d in ours.datasets}
         self._made: dict[str, Model] = {}
+        self._translate = translation(source.mapping)
 
     def read(self, record: RunRecord) -> Reading:
         notes: list[str] = []
         name = one_line(record.name, 80)
+        told = self._translate(record)
+        if isinstance(told, str):
+            return Reading(record.run_id, name, skipped=told)
+        record = told
         try:
             trial = self._trial(record, notes)
         except _Unclear as fault:
@@ -318,7 +319,7 @@ class _Reader:
             factor = (task.high - task.low) / (given.high - given.low)
             error = record.metrics.get(given.stderr or "", math.nan)
             error = error * factor if math.isfinite(error) and error > 0 else UNSURE * (task.high - task.low)
-            scores[task.name] = Score(levelled(value, given, task), error)
+            scores[task.name] = Score(normalized(value, given, task), error)
         return scores
 
     def _weighted(self, scores: Mapping[str, Score], notes: list[str]) -> Score | None:

@@ -1,7 +1,6 @@
-"""`python -m lamdagent rebuild RUN_ID`: deleted weights made again from the store alone, and put back once proven."""
+"""Deleted weights made again from the store alone, and put back once proven."""
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,27 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from lamdagent.actions.action import ActionType
 from lamdagent.config import Config, MemoryConfig, read
 from lamdagent.errors import NotRebuilt, UserError
 from lamdagent.evaluation.task import Score
-from lamdagent.execution.disk import in_words
 from lamdagent.execution.executor import Executor, Failed, Job, Update
-from lamdagent.execution.registry import make_executor
-from lamdagent.libraries import quiet_libraries
 from lamdagent.loop.job_factory import EVALUATE_S, PREPARE_S
 from lamdagent.loop.run_content import tasks_tag
-from lamdagent.loop.terminal import Terminal
 from lamdagent.objects.checksum import WeightsHash
 from lamdagent.objects.dataset import Dataset, is_made
 from lamdagent.objects.rows import load_dataset
 from lamdagent.planning.plan import make_outline
-from lamdagent.rebuild.proof import difference, items_of, read_items, within_noise
+from lamdagent.remaking.proof import difference, items_of, read_items, within_noise
+from lamdagent.remaking.rebuilt import Rebuilt
 from lamdagent.tracking import schema
 from lamdagent.tracking.datasets import rows_of
-from lamdagent.tracking.reading import artifact_folder, open_store_of, read_run, read_text
+from lamdagent.tracking.reading import read_run, read_text
 from lamdagent.tracking.runs import RunRecord
 from lamdagent.tracking.store import RunStore
 from lamdagent.tracking.weights import put_back
@@ -49,41 +45,6 @@ class Made:
     hashed: WeightsHash
 
 
-def start(node: DictConfig, words: Sequence[str]) -> None:
-    """Rebuild the run that the command line names.
-
-    Raises:
-        UserError: there is nothing to rebuild, or something that the recipe needs is gone or has changed.
-        NotRebuilt: an action failed, or another model came out; nothing was put back.
-    """
-    if len(words) != 1:
-        given = " ".join(words) or "none"
-        raise UserError(f"rebuild: got {given}, wanted one run id: python -m lamdagent rebuild RUN_ID")
-    quiet_libraries()
-    config = read(node)
-    store = open_store_of(config.tracking.uri, words[0])
-    record = read_run(store, words[0])
-    if problem := _no_need(record):
-        raise UserError(f"rebuild: the run {record.run_id} {problem}")
-    view = Terminal()
-    executor = make_executor(config)
-    try:
-        artifacts = artifact_folder(store, record.run_id)  # beside them, a rename publishes the weights
-        with tempfile.TemporaryDirectory(prefix="rebuild-", dir=artifacts.parent if artifacts else None) as work:
-            view.say(Rebuilder(store, executor, Path(work), view.say).put_back(record), "green")
-    finally:
-        executor.close()
-        view.close()
-
-
-def _no_need(record: RunRecord) -> str:
-    if record.kind != "action" or record.status != "FINISHED":
-        return f"made no model: it is {record.kind or 'not ours'}, {record.status}"
-    if other := record.tags.get(schema.REUSED):
-        return f"stands on the run {other} and has no weights of its own; rebuild that one"
-    return "" if record.tags.get(schema.PRUNED) else "has its weights: nothing was deleted"
-
-
 class Rebuilder:
     """Makes models again in a folder of its own, each once, however many others start from it."""
 
@@ -95,8 +56,8 @@ class Rebuilder:
         self._say = say
         self._made: dict[str, Made] = {}
 
-    def put_back(self, record: RunRecord) -> str:
-        """Make the weights of the run again, prove them, publish them; what was proven, in words.
+    def put_back(self, record: RunRecord) -> Rebuilt:
+        """The weights of the run made again, proven and published.
 
         Raises:
             UserError: something that the recipe needs is gone or has changed.
@@ -112,7 +73,7 @@ class Rebuilder:
             schema.PRUNED: "",
         }
         put_back(self._store, record.run_id, made.folder, tags)
-        return f"rebuilt {record.run_id}: {proof} ({in_words(made.hashed.bytes)})"
+        return Rebuilt(record.run_id, proof, made.hashed.bytes)
 
     def _make(self, record: RunRecord) -> Made:
         if record.run_id not in self._made:

@@ -1,4 +1,4 @@
-"""What a turn can choose from: the action space over the models and data of a plan and of its history."""
+"""The action space of a turn: over the models and data of a plan and of its history."""
 
 from collections.abc import Collection, Sequence
 
@@ -9,10 +9,12 @@ from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan
 
 
-def action_space(plan: Plan, models: Sequence[Model], history: History, done: Collection[str] = ()) -> ActionSpace:
-    """The legal actions over `models`, what the history's actions made and is still there, and others' at hand.
+def build_action_space(
+    plan: Plan, models: Sequence[Model], history: History, done: Collection[str] = ()
+) -> ActionSpace:
+    """The legal actions over `models`, the models of the history that have their weights, and available ones of others.
 
-    `done`: fingerprints that are not offered either, though the history, which may be an excerpt, lacks them.
+    `done`: fingerprints that are not offered either; the history may be an excerpt and lack them.
     """
     made = [t.model for t in history.actions if t.model and t.score and not t.pruned]
     others = [t.model for t in history.foreign if t.model and t.model.location and not t.model.initial]
