@@ -1,7 +1,9 @@
-"""Text from runs, datasets and configuration is data: made harmless before it stands in a prompt (or a tag)."""
+"""Text from runs, datasets and configuration is data: made harmless before it is shown, stored or put in a prompt."""
 
 import json
+import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -38,3 +40,29 @@ def parse_json(text: str | None, default: Any) -> Any:
         return json.loads(text) if text else default
     except (ValueError, RecursionError):
         return default
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """`value` as indented JSON; what JSON does not know becomes text."""
+    return json.dumps(dict(value), indent=2, default=str)
+
+
+def cut(value: object, limit: int) -> str:
+    """`value` as text of at most `limit` characters; a cut one ends with an ellipsis."""
+    text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def hide_passwords(text: object) -> str:
+    """`text` with `***` for the password of every address in it, as it may be shown and stored."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", str(text))
+
+
+def hide_logins(text: str) -> str:
+    """`text` with `***` for user and password of every address in it: a user name may be a token."""
+    return re.sub(r"//[^/@\s]+@", "//***@", text)
+
+
+def without_login(address: str) -> str:
+    """`address` without user and password, as it may be published."""
+    return re.sub(r"//[^/\s]*@", "//", address)

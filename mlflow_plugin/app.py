@@ -21,7 +21,7 @@ from mlflow.server.handlers import _add_static_prefix, catch_mlflow_exception
 
 from lamdagent.report.render import index, page, policy
 from lamdagent.tracking import schema
-from lamdagent.tracking.indexes import tune
+from lamdagent.tracking.indexes import ensure_indexes
 from mlflow_plugin.reading import Listed, Readable, search_document, searches
 
 LIST = "/lamdagent/"
@@ -53,7 +53,7 @@ def create_auth_app() -> Any:
 
 def _add_pages(readable: Readable) -> None:
     """Both routes on MLflow's Flask app, before it is wrapped: what comes later is never reached."""
-    tune(os.environ.get(BACKEND_STORE_URI_ENV_VAR, ""), ours=True)
+    ensure_indexes(os.environ.get(BACKEND_STORE_URI_ENV_VAR, ""), ours=True)
     pages = Blueprint("lamdagent", __name__)
 
     @pages.get(_add_static_prefix(LIST))

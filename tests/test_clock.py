@@ -9,24 +9,24 @@ import pytest
 
 from lamdagent.memory.history import build_history
 from lamdagent.tracking import schema
-from lamdagent.tracking.owner import Watch
+from lamdagent.tracking.owner import HeartbeatMonitor
 from lamdagent.tracking.runs import RunRecord
 from tests.searches import ROOT, begin, end, fingerprints, of_kind, runs_of, search, tag
 
 HOURS = 3600.0
 
 
-class TestWatch:
+class TestHeartbeatMonitor:
     def test_the_first_look_goes_by_the_clocks(self) -> None:
-        assert Watch().silent_s("a", int(time.time() * 1000) - 60_000) == pytest.approx(60, abs=5)
+        assert HeartbeatMonitor().silent_s("a", int(time.time() * 1000) - 60_000) == pytest.approx(60, abs=5)
 
     def test_our_own_clock_jumps(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        watch, sign = Watch(), int(time.time() * 1000)
+        watch, sign = HeartbeatMonitor(), int(time.time() * 1000)
         monkeypatch.setattr(time, "time", lambda: sign / 1000 + 5 * HOURS)
         assert watch.silent_s("a", sign) < 5
 
     def test_a_sign_that_changes_counts_whatever_it_says(self) -> None:
-        watch, now = Watch(), int(time.time() * 1000)
+        watch, now = HeartbeatMonitor(), int(time.time() * 1000)
         watch.silent_s("a", now)
         assert watch.silent_s("a", now - 10_000_000) < 5
         assert watch.silent_s("b", now - 10_000_000) > 9_000, "another one has given none"

@@ -24,7 +24,7 @@ from lamdagent.loop.decide import (
 from lamdagent.loop.ledger import Ledger, OpenRun
 from lamdagent.loop.limits import Limits
 from lamdagent.loop.phases import Phase
-from lamdagent.loop.run_writer import Made
+from lamdagent.loop.run_writer import ReusableWeights
 from lamdagent.memory.trial import History
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.selection.random_policy import RandomPolicy
@@ -34,7 +34,7 @@ from tests.builders import SFT, base_trial, space
 EXPLORE = Phase("explore", None, RandomPolicy(), "every legal action has been tried", Limits(BudgetConfig(trials=2)))
 CHOICE = Decision(next(iter(space(types=(SFT,)).actions(SFT))), "random", "drawn")
 RECORD = RunRecord("old", "1", "old", "FINISHED", 0, 1, "")
-MADE = Made("runs:/old/model", {}, {})
+MADE = ReusableWeights("runs:/old/model", {}, {})
 RUNNING = Ledger().opened("run", OpenRun(CHOICE.action))
 
 

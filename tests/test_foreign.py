@@ -40,8 +40,9 @@ from lamdagent.selection.policy import Turn
 from lamdagent.selection.surrogate import SurrogatePolicy, rank
 from lamdagent.selection.tpe import TPEPolicy
 from lamdagent.tracking import schema
-from lamdagent.tracking.artifact_layout import gathered, look
+from lamdagent.tracking.artifact_layout import inspect, materialize
 from lamdagent.tracking.connect import open_client
+from lamdagent.tracking.external import StoreReader
 from lamdagent.tracking.runs import RunRecord, Weights
 from tests.builders import DATASETS, LINEAR, TASKS, base_trial, model, trial_of
 
@@ -473,7 +474,7 @@ class TestReading:
             "c": ready("params", experiments=[int(own)]),
         }
         with pytest.raises(ConfigError) as caught:
-            Sources(client, given, own)
+            Sources(StoreReader(client), given, own)
         said = str(caught.value)
         assert "no experiment 'sweep' in the store; did you mean one of sweeps" in said
         assert (
@@ -486,12 +487,12 @@ class TestReading:
             logged(
                 client, experiment, f"run {number}", {"learning_rate": "0.01", "team": "us" if number % 2 else "them"}
             )
-        few = Sources(client, self.source(runs=3))
+        few = Sources(StoreReader(client), self.source(runs=3))
         assert few.refresh() == [] and self.names(few) == [f"run {n}" for n in (22, 23, 24)]
-        ours = Sources(client, self.source(filter="params.team = 'us'"))
+        ours = Sources(StoreReader(client), self.source(filter="params.team = 'us'"))
         ours.refresh()
         assert len(self.names(ours)) == 12
-        every = Sources(client, self.source())
+        every = Sources(StoreReader(client), self.source())
         every.refresh()
         assert len(self.names(every)) == 25
         before = every.readings(OURS)
@@ -506,7 +507,7 @@ class TestReading:
 
     def test_a_source_that_goes_away_is_a_warning(self, client: MlflowClient, tmp_path: Path) -> None:
         logged(client, client.create_experiment("sweep"), "run", {"learning_rate": "0.01"})
-        sources = Sources(client, self.source())
+        sources = Sources(StoreReader(client), self.source())
         assert sources.refresh() == [] and self.names(sources) == ["run"]
         client.delete_experiment(client.get_experiment_by_name("sweep").experiment_id)
         sources.refresh()
@@ -526,7 +527,7 @@ class TestReading:
             logged(client, experiment, name, {"out": pico_folder})
         logged(client, experiment, "nowhere", {"out": str(tmp_path / "none")})
         logged(client, experiment, "odd", {"out": "~nobody/\x00" + "x" * 5000})
-        sources = Sources(client, self.source(weights=["params.out"]))
+        sources = Sources(StoreReader(client), self.source(weights=["params.out"]))
         sources.refresh()
         found = {r.name: r for r in sources.readings(OURS)["theirs"]}
         joined = [name for name, r in found.items() if trial(r).model.location]  # type: ignore[union-attr]
@@ -561,21 +562,21 @@ class TestLayouts:
 
     def test_plain_in_place(self, client: MlflowClient, tmp_path: Path) -> None:
         uri = self.put(client, tmp_path, **self.files(""), **{"optimizer.pt": "o"})
-        assert look(client, uri) == Weights(uri, "LlamaForCausalLM", 512)
-        assert (gathered(client, uri) / "optimizer.pt").exists(), "in place: theirs, as it is"
+        assert inspect(client, uri) == Weights(uri, "LlamaForCausalLM", 512)
+        assert (materialize(client, uri) / "optimizer.pt").exists(), "in place: theirs, as it is"
 
     def test_checkpoint_of_the_trainer(self, client: MlflowClient, tmp_path: Path) -> None:
         more = {"MLmodel": "", "python_model.pkl": "evil", "artifacts__checkpoint-3__optimizer.pt": "o"}
         uri = self.put(client, tmp_path, **self.files("artifacts__checkpoint-3__"), **more)
-        assert look(client, uri).location == uri
-        names = {path.name for path in gathered(client, uri).iterdir()}
+        assert inspect(client, uri).location == uri
+        names = {path.name for path in materialize(client, uri).iterdir()}
         assert names == {"config.json", "model.safetensors", "tokenizer.json"}
 
     def test_flavour_of_mlflow(self, client: MlflowClient, tmp_path: Path) -> None:
         files = self.files("model__")
         tokenizer = {"components__tokenizer__tokenizer.json": files.pop("model__tokenizer.json"), "MLmodel": ""}
         uri = self.put(client, tmp_path, **files, **tokenizer)
-        names = {path.name for path in gathered(client, uri).iterdir()}
+        names = {path.name for path in materialize(client, uri).iterdir()}
         assert names == {"config.json", "model.safetensors", "tokenizer.json"}
 
     @pytest.mark.parametrize(
@@ -593,12 +594,12 @@ class TestLayouts:
     def test_what_cannot_be_used_says_why(
         self, client: MlflowClient, tmp_path: Path, files: dict[str, str], words: str
     ) -> None:
-        found = look(client, self.put(client, tmp_path, **files))
+        found = inspect(client, self.put(client, tmp_path, **files))
         assert found.location == "" and words in found.problem
 
     def test_code_of_its_own_is_never_run(self, client: MlflowClient, tmp_path: Path) -> None:
         uri = self.put(client, tmp_path, **self.files("", auto_map="x"))
-        assert "without code of its own" in look(client, uri).problem
+        assert "without code of its own" in inspect(client, uri).problem
 
     def test_a_run_that_is_gone(self, client: MlflowClient) -> None:
-        assert "cannot be read" in look(client, "runs:/none/model").problem
+        assert "cannot be read" in inspect(client, "runs:/none/model").problem

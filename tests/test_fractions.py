@@ -10,7 +10,7 @@ from lamdagent.memory.history import build_history
 from lamdagent.memory.trial import History, Trial
 from lamdagent.report.document import document, scales
 from lamdagent.tracking.runs import RunRecord
-from lamdagent.weights.retention import verdicts
+from lamdagent.weights.retention import decide
 from tests.builders import DATASETS, SFT, TASKS, TYPES, base_trial, space, trial_of
 
 NAMED = tuple(replace(task, fingerprint=f"items of {task.name}") for task in TASKS)
@@ -74,6 +74,6 @@ def at(fraction: float, number: int, value: float) -> Trial:
 
 def test_weights_of_the_best_of_each_fraction_stay() -> None:
     history = History((base_trial(), at(0.1, 1, 0.9), at(0.1, 2, 0.8), at(1.0, 3, 0.3), at(1.0, 4, 0.2)))
-    kept = {v.trial.run_id: v.kept for v in verdicts(history, TASKS[:1], 1, {})}
+    kept = {v.trial.run_id: v.kept for v in decide(history, TASKS[:1], 1, {})}
     assert kept["run1"] == "number 1 of the best 1 at data_fraction=0.1" and not kept["run2"]
     assert kept["run3"] == "number 1 of the best 1 at data_fraction=1" and not kept["run4"]

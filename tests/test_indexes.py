@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy
 
 from lamdagent.tracking.connect import open_client
-from lamdagent.tracking.indexes import INDEXES, tune
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.indexes import INDEXES, ensure_indexes
+from lamdagent.tracking.store import RunStore
 from tests.servers import postgresql, server
 
 NAMES = {index.split()[0] for index in INDEXES}
@@ -22,7 +22,7 @@ def of_sqlite(file: Path) -> set[str]:
 
 
 def test_a_search_makes_them_in_its_file(tmp_path: Path) -> None:
-    Store(f"sqlite:///{tmp_path}/mlflow.db", "x")
+    RunStore(f"sqlite:///{tmp_path}/mlflow.db", "x")
     assert of_sqlite(tmp_path / "mlflow.db") >= NAMES
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         asked = "SELECT * FROM tags WHERE key = 'lamdagent.fingerprint' AND value = 'x'"
@@ -32,12 +32,12 @@ def test_a_search_makes_them_in_its_file(tmp_path: Path) -> None:
 
 def test_the_server_makes_them_in_its_own(tmp_path: Path) -> None:
     with server(tmp_path) as address:
-        Store(address, "x")
+        RunStore(address, "x")
         assert of_sqlite(tmp_path / "mlflow.db") >= NAMES
 
 
 def test_a_file_that_is_not_a_store_yet_is_left_alone(tmp_path: Path) -> None:
-    assert not tune(f"sqlite:///{tmp_path}/empty.db", ours=True)
+    assert not ensure_indexes(f"sqlite:///{tmp_path}/empty.db", ours=True)
     assert not of_sqlite(tmp_path / "empty.db")
 
 
@@ -61,18 +61,18 @@ def of_postgresql(database: str) -> set[str]:
 def test_a_search_makes_them_in_postgresql_and_a_reader_does_not(database: str) -> None:
     open_client(database).search_experiments()
     assert of_postgresql(database) and not of_postgresql(database) & NAMES
-    Store(database, "x")
+    RunStore(database, "x")
     assert of_postgresql(database) >= NAMES
 
 
 @pytest.mark.slow
 def test_who_may_not_goes_on_without(database: str) -> None:
-    Store(database, "x")
+    RunStore(database, "x")
     with sqlalchemy.create_engine(database).begin() as connection:
         for name in NAMES:
             connection.exec_driver_sql(f"DROP INDEX {name}")
         connection.exec_driver_sql("CREATE ROLE reader LOGIN")
         connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
     reader = sqlalchemy.make_url(database).set(username="reader").render_as_string(hide_password=False)
-    assert not tune(reader, ours=True)
+    assert not ensure_indexes(reader, ours=True)
     assert not of_postgresql(database) & NAMES

@@ -14,7 +14,7 @@ from lamdagent.enumeration.space import ActionSpace, produced
 from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
 from lamdagent.llm.templates import LLMSettings
-from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.run_writer import RunWriter
 from lamdagent.memory.external.context import SearchContext, with_external
 from lamdagent.memory.external.parse import parse_runs
 from lamdagent.memory.history import Histories, build_history, tried_fingerprints
@@ -31,7 +31,7 @@ from lamdagent.selection.surrogate import SurrogatePolicy
 from lamdagent.selection.tpe import TPEPolicy
 from lamdagent.tracking import schema
 from lamdagent.tracking.runs import RunRecord
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.store import RunStore
 from lamdagent.worker.make import Outcome
 from tests.builders import DATASETS, LINEAR, SFT, TIES, TYPES, base_trial, model, pool, space, trial_of
 from tests.builders import TASKS as UNNAMED
@@ -54,13 +54,13 @@ class TestHistory:
     def written(cls, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[RunRecord], list[Decision]]:
         folder = tmp_path_factory.mktemp("store")
         plan = Plan(Config(), TYPES, DATASETS, TASKS)
-        journal = Journal(Store(f"sqlite:///{folder}/mlflow.db", "memory"), plan, "")
-        journal.open("search")
+        journal = RunWriter(RunStore(f"sqlite:///{folder}/mlflow.db", "memory"), plan, "")
+        journal.search_run.open("search")
         base = dataclasses.replace(model(0), run_id=None, location="/models/base")
         _finish(journal, plan, journal.begin_base(base, plan), base, folder, 0.2)
         decisions = []
         for number, (type_name, value) in enumerate((("sft", 0.4), ("dpo", None), ("linear", 0.5), ("ties", 0.3))):
-            history = read(journal.records())
+            history = read(journal.search_run.records())
             made = [trial.model for trial in history.scored if trial.kind == "action" and trial.model]
             action = _legal([base, *made], type_name)
             decisions.append(Decision(action, "surrogate", f"reason {number}"))
@@ -70,7 +70,7 @@ class TestHistory:
                 journal.fail(run_id, Failed(run_id, "the loss is not a number", "nan_loss"))
             else:
                 _finish(journal, plan, run_id, produced(action, run_id), folder, value)
-        return journal.records(), decisions
+        return journal.search_run.records(), decisions
 
     def test_actions_come_back_as_they_were_chosen(self, written: tuple[list[RunRecord], list[Decision]]) -> None:
         records, decisions = written
@@ -212,11 +212,11 @@ def _legal(models: Sequence[Model], type_name: str) -> Action:
     return next(a for t in TYPES if t.name == type_name for a in available.actions(t))
 
 
-def _finish(journal: Journal, plan: Plan, run_id: str, made: Model, folder: Path, value: float) -> None:
+def _finish(journal: RunWriter, plan: Plan, run_id: str, made: Model, folder: Path, value: float) -> None:
     scores = {"calls": Score(value, 0.05), "style": Score(1 - value, 0.05)}
     output = folder / "output" / run_id
     output.mkdir(parents=True)
-    journal.finish(run_id, Outcome(scores), 7.0, made, plan, output, read(journal.records()))
+    journal.finish(run_id, Outcome(scores), 7.0, made, plan, output, read(journal.search_run.records()))
 
 
 class TestRetries:

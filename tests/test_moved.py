@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow.artifacts import download_artifacts
 
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.searches import start_search
+from lamdagent.tracking.store import RunStore
 from tests.searches import fingerprints, of_kind, runs_of, search, tag
 
 SMOKE = ("+experiment=smoke", "search.test_top=1")
@@ -40,16 +41,16 @@ def test_a_search_goes_on_from_its_store_and_artifacts_alone(tmp_path: Path) -> 
 
 
 def test_one_move_moves_all_that_has_moved(tmp_path: Path) -> None:
-    stores = [Store(f"sqlite:///{tmp_path}/one/mlflow.db", name) for name in ("one", "elsewhere's")]
+    stores = [RunStore(f"sqlite:///{tmp_path}/one/mlflow.db", name) for name in ("one", "elsewhere's")]
     for store in stores:
-        store.log_text(store.start_search("s", "a search", {}, ""), "a.txt", "text")
+        store.update(start_search(store, "s", "a search", {}, ""), texts={"a.txt": "text"})
         assert store.moved_from is None
     stores[0].client.create_experiment("foreign", "/nowhere/mlruns/foreign")
     (tmp_path / "one").rename(tmp_path / "two")
 
-    moved = Store(f"sqlite:///{tmp_path}/two/mlflow.db", "one")
+    moved = RunStore(f"sqlite:///{tmp_path}/two/mlflow.db", "one")
     assert moved.moved_from == tmp_path / "one"
-    assert Store(moved.uri, "elsewhere's").moved_from is None, "it has followed already"
+    assert RunStore(moved.uri, "elsewhere's").moved_from is None, "it has followed already"
     with sqlite3.connect(tmp_path / "two" / "mlflow.db") as database:
         roots = dict(database.execute("SELECT name, artifact_location FROM experiments"))
         runs = [uri for (uri,) in database.execute("SELECT artifact_uri FROM runs")]

@@ -14,15 +14,16 @@ from mlflow.entities import Run
 
 from lamdagent.config import Config
 from lamdagent.errors import UserError
-from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.run_writer import RunWriter
 from lamdagent.planning.plan import Plan
 from lamdagent.tracking import connect, schema
 from lamdagent.tracking.connect import open_client
 from lamdagent.tracking.delivery import outbox
 from lamdagent.tracking.delivery.outbox import outbox_root
-from lamdagent.tracking.delivery.patch import PROVISIONAL
 from lamdagent.tracking.lineage import ModelEntry
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.patch import PROVISIONAL
+from lamdagent.tracking.searches import close_orphans, recover_writes, start_search
+from lamdagent.tracking.store import RunStore
 from tests.builders import DATASETS, TASKS, TYPES
 from tests.proxy import Proxy, proxy
 from tests.searches import PATIENCE_S, begin, end, of_kind, search, tag
@@ -32,23 +33,25 @@ VICTIM = """
 import sys
 from pathlib import Path
 from tests.test_outbox import action
-from lamdagent.tracking.store import Store
-store = Store(sys.argv[1], sys.argv[2])
-search = store.start_search("s", "a search", {}, "")
+from lamdagent.tracking.searches import start_search
+from lamdagent.tracking.store import RunStore
+store = RunStore(sys.argv[1], sys.argv[2])
+search = start_search(store, "s", "a search", {}, "")
 print("open", flush=True)
 sys.stdin.readline()
 for number in range(2):
     action(store, search, Path(sys.argv[3]), number)
-print("kept", len(store.courier.waiting), flush=True)
+print("kept", store.backlog.writes, flush=True)
 sys.stdin.readline()
 """
 
 DESERTER = """
 import sys
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.searches import start_search
+from lamdagent.tracking.store import RunStore
 for number in range(int(sys.argv[2])):
-    store = Store(sys.argv[1], f"{sys.argv[3]} {number}")
-    store.start_run(store.start_search("s", "a search", {}, ""), "action", "an action", {}, {})
+    store = RunStore(sys.argv[1], f"{sys.argv[3]} {number}")
+    store.open(start_search(store, "s", "a search", {}, ""), "action", "an action", {}, {})
 print("open", flush=True)
 sys.stdin.readline()
 """
@@ -76,10 +79,10 @@ def between(target: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         yield found
 
 
-def action(store: Store, search: str, folder: Path, number: int, parents: tuple[str, ...] = ()) -> str:
+def action(store: RunStore, search: str, folder: Path, number: int, parents: tuple[str, ...] = ()) -> str:
     """A whole action run with weights, curves and a model."""
     tags = {schema.FINGERPRINT: f"{number}", schema.CLAIM: "asked"}
-    run = store.start_run(search, "action", f"action {number}", tags, {"lr": 0.1}, parents=parents, text="done")
+    run = store.open(search, "action", f"action {number}", tags, {"lr": 0.1}, parents=parents, text="done")
     assert store.claim(run)
     staging = folder / f"weights{number}"
     staging.mkdir()
@@ -89,7 +92,7 @@ def action(store: Store, search: str, folder: Path, number: int, parents: tuple[
     curves = [("loss", 1.0 / (step + 1), step, 1000 + step) for step in range(20)]
     metrics = {"score": number / 10}
     tags = {schema.WEIGHTS: f"runs:/{run}/model"}
-    store.finish_run(run, metrics=metrics, curves=curves, staging=staging, model=entry, tags=tags)
+    store.finish(run, metrics=metrics, curves=curves, staging=staging, model=entry, tags=tags)
     return run
 
 
@@ -118,7 +121,7 @@ def check(uri: str, experiment: str, count: int) -> list[Run]:
         assert len(run.outputs.model_outputs) == 1
         own = {k: v for k, v in run.data.tags.items() if k != schema.PROVISIONAL}
         assert not PROVISIONAL.search(f"{own}")
-        folder = Store(uri, experiment).model_folder(run_id)
+        folder = RunStore(uri, experiment).weights(f"runs:/{run_id}/model")
         assert (folder / "model.safetensors").read_bytes() == bytes([number]) * 100_000
     return actions
 
@@ -131,7 +134,7 @@ class TestOutage:
         monkeypatch.setattr(connect, "PROBE_TIMEOUT_S", 0.2)
         between.delay = 0.5
         try:
-            Store(between.uri, "outage slow")
+            RunStore(between.uri, "outage slow")
         finally:
             between.delay = 0.0
         assert f"Waiting for {between.uri} to answer." in caplog.messages
@@ -141,33 +144,33 @@ class TestOutage:
         self, between: Proxy, target: str, tmp_path: Path, fault: str
     ) -> None:
         name = f"outage {fault}"
-        store = Store(between.uri, name)
-        search = store.start_search("s", "a search", {}, "")
+        store = RunStore(between.uri, name)
+        search = start_search(store, "s", "a search", {}, "")
         first = action(store, search, tmp_path, 0)
-        assert not store.courier.waiting and not PROVISIONAL.fullmatch(first)
+        assert not store.backlog and not PROVISIONAL.fullmatch(first)
         store.runs()
         between.mode = fault
         second = action(store, search, tmp_path, 1, (first,))
         third = action(store, search, tmp_path, 2, (first, second))
-        assert PROVISIONAL.fullmatch(second) and store.courier.waiting
+        assert PROVISIONAL.fullmatch(second) and store.backlog
         shown = {run.run_id: run for run in store.runs()}
         assert shown[third].status == "FINISHED" and shown[third].metrics["score"] == 0.2
-        assert (store.folder(f"runs:/{second}/model") / "config.json").is_file()
-        assert store.by_fingerprint("no such") is None and store.close_orphans() == []
+        assert (store.weights(f"runs:/{second}/model") / "config.json").is_file()
+        assert store.find("no such") is None and close_orphans(store) == []
         between.mode = "up"
-        assert store.courier.settle(60)
-        assert store.real(second) != second
+        assert store.flush(60)
+        assert store.resolve_run_id(second) != second
         assert [run.status for run in store.runs() if run.kind == "action"] == ["FINISHED"] * 3
         actions = check(target, name, 3)
-        assert tag(actions[2], "parents") == f'["{first}", "{store.real(second)}"]'
-        assert f"/runs/{store.real(second)}" in actions[2].data.tags[schema.DESCRIPTION]
-        assert not list(store.courier.folder.parent.glob("*")), "nothing stays on disk"
+        assert tag(actions[2], "parents") == f'["{first}", "{store.resolve_run_id(second)}"]'
+        assert f"/runs/{store.resolve_run_id(second)}" in actions[2].data.tags[schema.DESCRIPTION]
+        assert not list(store.backlog.folder.parent.glob("*")), "nothing stays on disk"
 
     @pytest.mark.parametrize("seed", range(3))
     def test_a_bad_line_loses_and_doubles_nothing(self, between: Proxy, target: str, tmp_path: Path, seed: int) -> None:
         name = f"flaky {seed}"
-        store = Store(between.uri, name)
-        search = store.start_search("s", "a search", {}, "")
+        store = RunStore(between.uri, name)
+        search = start_search(store, "s", "a search", {}, "")
         store.runs()
         between.random.seed(seed)
         between.mode, between.share = "flaky", 0.15
@@ -175,7 +178,7 @@ class TestOutage:
             action(store, search, tmp_path, number)
             store.runs()
         between.share = 0.05
-        assert store.courier.settle(120)
+        assert store.flush(120)
         check(target, name, 4)
 
     def test_what_a_killed_process_kept_is_written_by_the_next_one(
@@ -190,18 +193,18 @@ class TestOutage:
         victim.stdin.flush()
         assert victim.stdout.readline().startswith("kept")
         between.mode = "up"
-        assert Store(between.uri, "killed").courier.take_over() == 0, "its process lives and will write it"
+        assert recover_writes(RunStore(between.uri, "killed")) == 0, "its process lives and will write it"
         victim.kill()
         victim.communicate()
-        store = Store(between.uri, "killed")
-        assert store.courier.take_over() == 6
+        store = RunStore(between.uri, "killed")
+        assert recover_writes(store) == 6
         check(target, "killed", 2)
-        assert Store(between.uri, "killed").courier.take_over() == 0
+        assert recover_writes(RunStore(between.uri, "killed")) == 0
 
     def test_a_lost_answer_makes_nothing_twice(self, between: Proxy, target: str, tmp_path: Path) -> None:
         name = "lost answers"
-        store = Store(between.uri, name)
-        search = store.start_search("s", "a search", {}, "")
+        store = RunStore(between.uri, name)
+        search = start_search(store, "s", "a search", {}, "")
         parents: tuple[str, ...] = ()
         steps = (
             "runs/create",
@@ -214,8 +217,8 @@ class TestOutage:
         )
         for number, step in enumerate(steps):
             between.lost = step
-            parents = (store.real(action(store, search, tmp_path, number, parents)),)
-            assert store.courier.settle(60)
+            parents = (store.resolve_run_id(action(store, search, tmp_path, number, parents)),)
+            assert store.flush(60)
             assert not between.lost, "the request was made, and its answer lost"
         runs = check(target, name, len(steps))
         assert [len(run.inputs.model_inputs) for run in runs] == [0] + [1] * (len(steps) - 1)
@@ -223,35 +226,35 @@ class TestOutage:
         assert len(models) == len(steps)
 
     def test_a_run_that_opens_in_an_outage_may_end_after_it(self, between: Proxy, target: str, tmp_path: Path) -> None:
-        store = Store(between.uri, "over")
-        search = store.start_search("s", "a search", {}, "")
+        store = RunStore(between.uri, "over")
+        search = start_search(store, "s", "a search", {}, "")
         between.mode = "drop"
-        run = store.start_run(search, "action", "an action", {}, {})
+        run = store.open(search, "action", "an action", {}, {})
         output = tmp_path / run
         for name in ("model", "samples"):
             (output / name).mkdir(parents=True)
             (output / name / "config.json").write_text("{}")
         between.mode = "up"
-        assert store.courier.settle(60) and store.real(run) != run
+        assert store.flush(60) and store.resolve_run_id(run) != run
         folders = {"samples": output / "samples"}
-        store.finish_run(run, metrics={"score": 1.0}, staging=output / "model", folders=folders)
-        assert store.courier.idle and (store.model_folder(run) / "config.json").is_file()
-        found = open_client(target).list_artifacts(store.real(run), "samples")
+        store.finish(run, metrics={"score": 1.0}, staging=output / "model", folders=folders)
+        assert store.available and (store.weights(f"runs:/{run}/model") / "config.json").is_file()
+        found = open_client(target).list_artifacts(store.resolve_run_id(run), "samples")
         assert [file.path for file in found] == ["samples/config.json"]
 
     def test_orphans_are_closed_wherever_the_line_is_cut(self, between: Proxy, target: str, tmp_path: Path) -> None:
         cuts = range(7)
         desert(target, len(cuts), "orphans")
         for cut in cuts:
-            store = Store(between.uri, f"orphans {cut}")
+            store = RunStore(between.uri, f"orphans {cut}")
             assert len(store.runs()) == 2
             between.left = cut
-            store.close_orphans()
+            close_orphans(store)
             between.left = None
             until = time.monotonic() + 60
-            while [run for run in store.runs() if run.status == "RUNNING"] or store.courier.waiting:
+            while [run for run in store.runs() if run.status == "RUNNING"] or store.backlog:
                 assert time.monotonic() < until
-                store.close_orphans()
+                close_orphans(store)
                 time.sleep(0.1)
             runs = stored(target, f"orphans {cut}")
             assert [(run.info.status, tag(run, "failure_kind")) for run in runs] == [("FAILED", "orphan")] * 2
@@ -261,18 +264,18 @@ class TestOutage:
         desert(target, len(cuts), "goes on")
         plan = Plan(Config(), TYPES, DATASETS, TASKS)
         for cut in cuts:
-            journal = Journal(Store(between.uri, f"goes on {cut}"), plan, "")
+            journal = RunWriter(RunStore(between.uri, f"goes on {cut}"), plan, "")
             between.left = cut
             mended = threading.Timer(0.7, setattr, (between, "left", None))
             mended.start()
-            assert journal.open("s").trials == 0, "what a killed process was at is no trial"
+            assert journal.search_run.open("s").trials == 0, "what a killed process was at is no trial"
             mended.join()
             until = time.monotonic() + 60
-            while [r for r in journal.records() if r.status == "RUNNING" and r.kind == "action"]:
+            while [r for r in journal.search_run.records() if r.status == "RUNNING" and r.kind == "action"]:
                 assert time.monotonic() < until
                 time.sleep(0.1)
-            journal.close("FINISHED", "")
-            assert journal.store.courier.settle(60)
+            journal.search_run.close("FINISHED", "")
+            assert journal.store.flush(60)
             runs = stored(target, f"goes on {cut}")
             assert [(tag(run, "kind"), run.info.status) for run in runs] == [
                 ("search", "FINISHED"),
@@ -282,54 +285,54 @@ class TestOutage:
     def test_what_always_fails_is_set_aside_in_the_end(
         self, between: Proxy, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        store = Store(between.uri, "stuck")
-        search = store.start_search("s", "a search", {}, "")
+        store = RunStore(between.uri, "stuck")
+        search = start_search(store, "s", "a search", {}, "")
         between.broken = "poison.txt"
-        store.log_text(search, "poison.txt", "no server likes this")
+        store.update(search, texts={"poison.txt": "no server likes this"})
         action(store, search, tmp_path, 0)
-        assert not store.courier.settle(4), "it may still be a fault that passes"
-        assert Store(between.uri, "stuck").courier.take_over() == 0, "its process lives"
+        assert not store.flush(4), "it may still be a fault that passes"
+        assert recover_writes(RunStore(between.uri, "stuck")) == 0, "its process lives"
         assert {run.status for run in store.runs()} == {"RUNNING", "FINISHED"}
         monkeypatch.setattr(outbox, "LONGEST_S", 1.0)
         monkeypatch.setattr(outbox, "MOST_FAILURES", 3)
-        assert store.courier.settle(60)
+        assert store.flush(60)
         check(target, "stuck", 1)
-        (reason,) = (store.courier.folder.parent / "refused").glob("*/reason.txt")
+        (reason,) = (store.backlog.folder.parent / "refused").glob("*/reason.txt")
         assert "500" in reason.read_text()
 
     def test_a_store_that_never_took_a_write_is_no_outage(self, between: Proxy) -> None:
-        store = Store(between.uri, "read only")
+        store = RunStore(between.uri, "read only")
         between.broken = "runs/create"
         with pytest.raises(UserError, match="takes no writes"):
-            store.start_search("s", "a search", {}, "")
+            start_search(store, "s", "a search", {}, "")
 
     def test_what_the_store_refuses_for_good_is_set_aside(self, between: Proxy, target: str, tmp_path: Path) -> None:
-        store = Store(between.uri, "poisoned")
-        search = store.start_search("s", "a search", {}, "")
+        store = RunStore(between.uri, "poisoned")
+        search = start_search(store, "s", "a search", {}, "")
         store.runs()
         between.mode = "drop"
-        poisoned = store.start_run(search, "action", "poisoned", {schema.FINGERPRINT: "p"}, {})
-        store.finish_run(poisoned, metrics={"an [illegal] name": 1.0})
+        poisoned = store.open(search, "action", "poisoned", {schema.FINGERPRINT: "p"}, {})
+        store.finish(poisoned, metrics={"an [illegal] name": 1.0})
         action(store, search, tmp_path, 0)
         between.mode = "up"
-        assert store.courier.settle(60)
+        assert store.flush(60)
         runs = {run.info.run_name: run for run in stored(target, "poisoned")}
         assert runs["action 0"].info.status == "FINISHED"
         assert runs["poisoned"].info.status == "FAILED" and tag(runs["poisoned"], "failure_kind") == "refused"
-        kept = list((store.courier.folder.parent / "refused").glob("*/change.json"))
+        kept = list((store.backlog.folder.parent / "refused").glob("*/change.json"))
         assert len(kept) == 1 and "illegal" in kept[0].with_name("reason.txt").read_text()
 
 
 @pytest.mark.slow
 def test_a_database_that_restarts_costs_nothing(tmp_path: Path) -> None:
     with postgresql(tmp_path / "data") as uri:
-        store = Store(uri, "restarted")
-        search = store.start_search("s", "a search", {}, "")
+        store = RunStore(uri, "restarted")
+        search = start_search(store, "s", "a search", {}, "")
         first = action(store, search, tmp_path, 0)
     action(store, search, tmp_path, 1, (first,))
-    assert len(store.courier.waiting) > 1
+    assert store.backlog.writes > 1
     with postgresql(tmp_path / "data") as uri:
-        assert store.courier.settle(60)
+        assert store.flush(60)
         check(uri, "restarted", 2)
 
 

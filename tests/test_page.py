@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from lamdagent.evaluation.task import Task
 from lamdagent.report.document import scales
 from lamdagent.report.render import page
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.searches import end_search, start_search
+from lamdagent.tracking.store import RunStore
 from mlflow_plugin.reading import search_document
 from tests.servers import ADMIN_PASSWORD, PATIENCE_S, auth_settings, get, server
 
@@ -35,35 +36,33 @@ def browse(url: str, folder: Path, *options: str) -> str:
 def fill(folder: Path, experiment: str) -> tuple[str, dict[str, str]]:
     """A search of a base, two trainings, a merge of both with a run of another experiment, and a failure."""
     uri = f"sqlite:///{folder}/mlflow.db"
-    store, other = Store(uri, experiment), Store(uri, f"{experiment}-before")
+    store, other = RunStore(uri, experiment), RunStore(uri, f"{experiment}-before")
     runs: dict[str, str] = {}
-    before = other.start_search("x", "before", {}, "")
+    before = start_search(other, "x", "before", {}, "")
     runs["far"] = trial(other, before, "far", 0.3, kind="base")
-    search = store.start_search("s", f"search {HOSTILE}", {"agent": HOSTILE, "tasks": "calls x 0.7"}, "", HOSTILE)
-    store.set_tags(search, {"lamdagent.scales": scales(TASKS), "lamdagent.reflection": HOSTILE})
+    search = start_search(store, "s", f"search {HOSTILE}", {"agent": HOSTILE, "tasks": "calls x 0.7"}, "", HOSTILE)
+    store.update(search, tags={"lamdagent.scales": scales(TASKS), "lamdagent.reflection": HOSTILE})
     runs["base"] = trial(store, search, "base", 0.2, kind="base")
     runs["sft"] = trial(store, search, HOSTILE, 0.4, [runs["base"]], **{"lamdagent.reason": HOSTILE})
     runs["dpo"] = trial(store, search, "A" * 250, 0.35, [runs["base"]], **{"lamdagent.reason": "R" * 7900})
     runs["merge"] = trial(store, search, "merge", 0.5, [runs["sft"], runs["dpo"], runs["far"]])
     runs["bad"] = trial(store, search, "bad", None, [runs["merge"]])
     for step, value in enumerate((0.2, 0.4, 0.4, 0.5, 0.5)):
-        store.log_progress_metric(search, value, step)
-    store.end_search(search, "FINISHED")
+        store.update(search, metrics={"score": value}, step=step)
+    end_search(store, search, "FINISHED")
     return search, runs
 
 
 def trial(
-    store: Store, search: str, name: str, value: float | None, parents: Any = (), kind: Any = "action", **tags: str
+    store: RunStore, search: str, name: str, value: float | None, parents: Any = (), kind: Any = "action", **tags: str
 ) -> str:
     tags |= {"lamdagent.tasks": '{"calls": "1", "style": "2"}', "lamdagent.action": name}
     params = {"lr": "0.1", "note": HOSTILE}
-    run_id = store.start_run(search, kind, name, tags, params, parents=list(parents))
+    run_id = store.open(search, kind, name, tags, params, parents=list(parents))
     if value is None:
-        store.fail_run(run_id, f"the loss is not a number {HOSTILE}", "", "nan_loss")
+        store.fail(run_id, f"the loss is not a number {HOSTILE}", "", "nan_loss")
     else:
-        store.finish_run(
-            run_id, metrics={"score": value, "task.calls": value, "task.style": 1 - value, "cost.seconds": 2}
-        )
+        store.finish(run_id, metrics={"score": value, "task.calls": value, "task.style": 1 - value, "cost.seconds": 2})
     return run_id
 
 

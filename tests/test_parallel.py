@@ -12,7 +12,7 @@ from rich.console import Console
 from lamdagent.config import conf_folder, read
 from lamdagent.execution.executor import Failed, Finished, Job
 from lamdagent.loop.job_pool import JobPool
-from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.run_writer import RunWriter
 from lamdagent.loop.search import run
 from lamdagent.loop.terminal import Terminal
 from lamdagent.loop.world import World
@@ -23,7 +23,7 @@ from lamdagent.selection.random_policy import RandomPolicy
 from lamdagent.selection.registry import Agent
 from lamdagent.selection.surrogate import SurrogatePolicy
 from lamdagent.selection.tpe import TPEPolicy
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.store import RunStore
 from tests import builders
 from tests.searches import client_of, of_kind, runs_of, search, tag
 from tests.several import Several
@@ -167,7 +167,7 @@ class TestSearch:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             plan = make_plan(read(node))
-            journal = Journal(Store(plan.config.tracking.uri, plan.config.tracking.experiment), plan, "")
+            journal = RunWriter(RunStore(plan.config.tracking.uri, plan.config.tracking.experiment), plan, "")
             try:
                 run(World(plan, journal, executor, Agent(watching, "watching"), view))
             finally:

@@ -13,10 +13,11 @@ from mlflow.entities import Run
 
 from lamdagent.evaluation.task import Score
 from lamdagent.memory.history import build_history
-from lamdagent.objects.checksum import seal
+from lamdagent.objects.checksum import hash_weights
 from lamdagent.remaking.proof import difference, items_of, within_noise
 from lamdagent.tracking import schema
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.reading import read_every_run
+from lamdagent.tracking.store import RunStore
 from lamdagent.weights import pruning
 from tests.searches import ROOT, client_of, of_kind, runs_of, search, tag
 
@@ -41,8 +42,8 @@ class Shelf:
         return Path(self.run(run_id).info.artifact_uri) / "model"
 
     def prune(self, *run_ids: str) -> None:
-        store = Store(f"sqlite:///{self.folder}/mlflow.db", self.experiment)
-        trials = build_history(store.every(), (), (), ()).by_run
+        store = RunStore(f"sqlite:///{self.folder}/mlflow.db", self.experiment)
+        trials = build_history(read_every_run(store), (), (), ()).by_run
         assert pruning.prune(store, [trials[run_id] for run_id in run_ids]) > 0
 
     def tell(self, run_id: str, key: str, value: str) -> None:
@@ -95,17 +96,19 @@ class TestRebuild:
         assert left == {"artifacts"}, "the workplace is cleared"
 
         done = shelf.lamdagent("rebuild", parent)
-        assert done.returncode == 0 and seal(shelf.weights(parent)).sha256 == tag(shelf.run(parent), "weights_sha256")
+        assert done.returncode == 0 and hash_weights(shelf.weights(parent)).sha256 == tag(
+            shelf.run(parent), "weights_sha256"
+        )
 
     def test_without_equal_weights_equal_scores_will_do(self, shelf: Shelf, chain: tuple[Run, Run]) -> None:
         run_id = chain[0].info.run_id
-        sealed = seal(shelf.weights(run_id))
+        hashed = hash_weights(shelf.weights(run_id))
         shelf.prune(run_id)
         shelf.tell(run_id, schema.WEIGHTS_SHA256, "0" * 64)
         done = shelf.lamdagent("rebuild", run_id)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "other weights, with scores within noise of the old ones (" in done.stdout
-        assert tag(shelf.run(run_id), "weights_sha256") == sealed.sha256 == seal(shelf.weights(run_id)).sha256
+        assert tag(shelf.run(run_id), "weights_sha256") == hashed.sha256 == hash_weights(shelf.weights(run_id)).sha256
 
     def test_another_model_is_refused_loudly(self, shelf: Shelf) -> None:
         """Its recipe has steps now that leave nothing of what was learnt."""

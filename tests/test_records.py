@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from lamdagent.tracking import run_cache, schema
-from lamdagent.tracking.queries import ANCESTORS, BEST, NEWEST, most_telling
+from lamdagent.tracking.queries import ANCESTORS, BEST, NEWEST, within_working_set
 from lamdagent.tracking.run_cache import ALONE
 from lamdagent.tracking.runs import RunRecord
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.searches import start_search
+from lamdagent.tracking.store import RunStore
 
 
 def action(number: int, score: float | None, *parents: str, status: str = "FINISHED") -> RunRecord:
@@ -20,7 +21,7 @@ def action(number: int, score: float | None, *parents: str, status: str = "FINIS
 
 
 def excerpt(records: list[RunRecord]) -> set[str]:
-    return {record.run_id for record in most_telling({record.run_id: record for record in records})}
+    return {record.run_id for record in within_working_set({record.run_id: record for record in records})}
 
 
 def test_the_best_the_newest_the_running_and_their_ancestors_stay() -> None:
@@ -45,10 +46,10 @@ def test_what_another_has_started_is_seen_however_many_came_after_it(
 ) -> None:
     monkeypatch.setattr(run_cache, "FRESH_S", 0.0)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    store, other = Store(uri, "x"), Store(uri, "x")
-    search = store.start_search("ours", "ours", {}, "")
+    store, other = RunStore(uri, "x"), RunStore(uri, "x")
+    search = start_search(store, "ours", "ours", {}, "")
     store.runs()
-    theirs = other.start_run(other.start_search("theirs", "theirs", {}, ""), "action", "theirs", {}, {})
+    theirs = other.open(start_search(other, "theirs", "theirs", {}, ""), "action", "theirs", {}, {})
     time.sleep(0.01)  # a millisecond is the resolution of start times
-    own = [store.start_run(search, "action", f"{number}", {}, {}) for number in range(later)]
+    own = [store.open(search, "action", f"{number}", {}, {}) for number in range(later)]
     assert {theirs, *own} <= {record.run_id for record in store.runs()}

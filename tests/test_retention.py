@@ -26,14 +26,16 @@ from lamdagent.loop.action_space import build_action_space
 from lamdagent.loop.run_writer import tasks_tag
 from lamdagent.memory.history import build_history
 from lamdagent.memory.trial import History, Trial
-from lamdagent.objects.checksum import check, seal
+from lamdagent.objects.checksum import check, hash_weights
 from lamdagent.planning.plan import Plan
 from lamdagent.tracking import schema
 from lamdagent.tracking.lineage import ModelEntry
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.reading import read_every_run
+from lamdagent.tracking.searches import find_search, start_search
+from lamdagent.tracking.store import RunStore
 from lamdagent.tracking.weights import cached_model
 from lamdagent.weights import pruning
-from lamdagent.weights.retention import verdicts
+from lamdagent.weights.retention import decide
 from tests.builders import DATASETS, TASKS, TYPES, base_trial, model, trial_of
 from tests.searches import ROOT, of_kind, runs_of, search, tag
 from tests.servers import server
@@ -61,7 +63,7 @@ def trial(number: int, *parents: int, calls: float = 0.5, style: float = 0.5, st
 
 
 def kept(*trials: Trial, best: int = 1, used: dict[str, str] | None = None) -> dict[str, str]:
-    found = verdicts(History((base_trial(), *trials)), TASKS, best, used or {})
+    found = decide(History((base_trial(), *trials)), TASKS, best, used or {})
     return {v.trial.run_id: v.kept for v in found}
 
 
@@ -112,11 +114,11 @@ class TestChecksum:
         loaded = AutoModelForCausalLM.from_pretrained(pico_folder, dtype="auto")
         loaded.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
         assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
-        assert seal(tmp_path / "shards").sha256 == seal(Path(pico_folder)).sha256
+        assert hash_weights(tmp_path / "shards").sha256 == hash_weights(Path(pico_folder)).sha256
         with torch.no_grad():
             next(loaded.parameters())[0, 0] += 1
         loaded.save_pretrained(tmp_path / "other")
-        assert seal(tmp_path / "other").sha256 != seal(Path(pico_folder)).sha256
+        assert hash_weights(tmp_path / "other").sha256 != hash_weights(Path(pico_folder)).sha256
 
     def test_a_file_that_was_cut_off_is_found_without_reading_it(self, damaged: Path) -> None:
         weights = damaged / "model.safetensors"
@@ -133,7 +135,7 @@ class TestChecksum:
         assert caught.value.kind == "bad_model"
 
     def test_one_flipped_bit_of_the_weights_is_found_by_the_checksum(self, damaged: Path) -> None:
-        known = seal(damaged).sha256
+        known = hash_weights(damaged).sha256
         check(damaged, known)
         flip(damaged, -5)
         check(damaged)
@@ -159,7 +161,7 @@ def seal_of_intact(folder: Path) -> str:
     from lamdagent import pico
 
     pico.build(folder.parent / "intact")
-    return seal(folder.parent / "intact").sha256
+    return hash_weights(folder.parent / "intact").sha256
 
 
 @pytest.mark.slow
@@ -184,9 +186,9 @@ def test_a_damaged_input_ends_its_action_and_not_the_worker(damaged: Path, tmp_p
         return event
 
     try:
-        known = seal(damaged).sha256
+        known = hash_weights(damaged).sha256
         good = nudged(1, known)
-        assert isinstance(good, Finished) and good.value.weights == seal(tmp_path / "output-1" / "model")
+        assert isinstance(good, Finished) and good.value.weights == hash_weights(tmp_path / "output-1" / "model")
         flip(damaged, -5)
         bad = nudged(2, known)
         assert isinstance(bad, Failed) and bad.kind == "bad_model" and "checksum" in bad.reason
@@ -203,12 +205,14 @@ class Contract:
     """Pruning on every kind of store. A subclass gives the fixture `uri`."""
 
     @pytest.fixture
-    def store(self, uri: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    def store(
+        self, uri: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> RunStore:
         monkeypatch.setenv("LAMDAGENT_CACHE", str(tmp_path / "cache"))
-        return Store(uri, request.node.name)
+        return RunStore(uri, request.node.name)
 
     @pytest.fixture
-    def runs(self, store: Store, pico_folder: str, tmp_path: Path) -> dict[str, str]:
+    def runs(self, store: RunStore, pico_folder: str, tmp_path: Path) -> dict[str, str]:
         """Run ids by name: best on its parent, two others, and a foreign run with a model."""
         first = action_run(store, pico_folder, tmp_path, "parent", 0.2)
         found = {"parent": first, "best": action_run(store, pico_folder, tmp_path, "best", 0.9, first)}
@@ -217,57 +221,59 @@ class Contract:
         store.client.log_artifacts(found["foreign"], pico_folder, "model")
         return found
 
-    def gone(self, store: Store) -> list[Trial]:
-        found = pruning.judged(store, history_of(store), TASKS, CONFIG)
+    def gone(self, store: RunStore) -> list[Trial]:
+        found = pruning.decisions(store, history_of(store), TASKS, CONFIG)
         return [v.trial for v in found if not v.kept]
 
-    def test_what_nothing_needs_goes_and_the_run_stays(self, store: Store, runs: dict[str, str]) -> None:
-        other = store.model_folder(runs["other"])
-        sealed = seal(other)
+    def test_what_nothing_needs_goes_and_the_run_stays(self, store: RunStore, runs: dict[str, str]) -> None:
+        other = store.weights(f"runs:/{runs['other']}/model")
+        hashed = hash_weights(other)
         gone = self.gone(store)
         assert {t.run_id for t in gone} == {runs["other"], runs["third"]}
         freed = pruning.prune(store, gone)
-        assert freed == 2 * sealed.bytes
+        assert freed == 2 * hashed.bytes
         assert not other.exists() and not cached_model(runs["other"]).exists()
         for name in ("other", "third"):
             run = store.client.get_run(runs[name])
             told = json.loads(run.data.tags[schema.PRUNED])
-            assert told["bytes"] == sealed.bytes and told["at"].startswith("20")
+            assert told["bytes"] == hashed.bytes and told["at"].startswith("20")
             assert run.info.status == "FINISHED" and run.data.metrics["score"] == pytest.approx(0.3)
             assert [f.path for f in store.client.list_artifacts(runs[name])] == ["adapter", "recipe.yaml"]
             with pytest.raises(UserError, match=f"pruned; `python -m lamdagent rebuild {runs[name]}` makes them again"):
-                store.model_folder(runs[name])
+                store.weights(f"runs:/{runs[name]}/model")
         for name in ("parent", "best"):
-            assert seal(store.model_folder(runs[name])) == sealed
+            assert hash_weights(store.weights(f"runs:/{runs[name]}/model")) == hashed
         assert "model/model.safetensors" in [f.path for f in store.client.list_artifacts(runs["foreign"], "model")]
         assert self.gone(store) == [], "once is enough"
 
-    def test_a_pruned_model_is_no_option_any_more(self, store: Store, runs: dict[str, str]) -> None:
+    def test_a_pruned_model_is_no_option_any_more(self, store: RunStore, runs: dict[str, str]) -> None:
         pruning.prune(store, self.gone(store))
         history = history_of(store)
         assert len(history.scored) == 4, "its score still tells"
         models = build_action_space(PLAN, [], history).models
         assert {m.run_id for m in models} == {runs["parent"], runs["best"]}
 
-    def test_registered_reused_and_running_ones_stay(self, store: Store, runs: dict[str, str], tmp_path: Path) -> None:
+    def test_registered_reused_and_running_ones_stay(
+        self, store: RunStore, runs: dict[str, str], tmp_path: Path
+    ) -> None:
         store.client.create_registered_model(f"kept {store.experiment}")
         store.client.create_model_version(f"kept {store.experiment}", f"runs:/{runs['other']}/model", runs["other"])
-        elsewhere = Store(store.uri, f"{store.experiment} elsewhere")
-        start = elsewhere.start_search("s", "s", {}, "")
+        elsewhere = RunStore(store.uri, f"{store.experiment} elsewhere")
+        start = start_search(elsewhere, "s", "s", {}, "")
         tags = {schema.REUSED: runs["third"], schema.FINGERPRINT: "f"}
-        run = elsewhere.start_run(start, "action", "taken over", tags, {})
-        elsewhere.finish_run(run, metrics={})
-        found = {v.trial.run_id: v.kept for v in pruning.judged(store, history_of(store), TASKS, CONFIG)}
+        run = elsewhere.open(start, "action", "taken over", tags, {})
+        elsewhere.finish(run, metrics={})
+        found = {v.trial.run_id: v.kept for v in pruning.decisions(store, history_of(store), TASKS, CONFIG)}
         assert found[runs["other"]] == f"registered as kept {store.experiment}"
         assert found[runs["third"]] == "a run of another experiment stands on it"
 
-    def test_what_an_action_has_just_begun_to_use_stays(self, store: Store, runs: dict[str, str]) -> None:
+    def test_what_an_action_has_just_begun_to_use_stays(self, store: RunStore, runs: dict[str, str]) -> None:
         gone = self.gone(store)
-        elsewhere = Store(store.uri, f"{store.experiment} elsewhere")
-        start = elsewhere.start_search("s", "s", {}, "")
-        elsewhere.start_run(start, "action", "busy", {schema.FINGERPRINT: "f"}, {}, parents=[runs["other"]])
+        elsewhere = RunStore(store.uri, f"{store.experiment} elsewhere")
+        start = start_search(elsewhere, "s", "s", {}, "")
+        elsewhere.open(start, "action", "busy", {schema.FINGERPRINT: "f"}, {}, parents=[runs["other"]])
         pruning.prune(store, gone)
-        assert store.model_folder(runs["other"]).is_dir()
+        assert store.weights(f"runs:/{runs['other']}/model").is_dir()
         assert not store.client.get_run(runs["other"]).data.tags[schema.PRUNED]
         assert store.client.get_run(runs["third"]).data.tags[schema.PRUNED]
 
@@ -292,21 +298,21 @@ CONFIG = Config(search=SearchConfig(test_top=1), retention=RetentionConfig(keep_
 PLAN = Plan(Config(), TYPES, DATASETS, TASKS)
 
 
-def history_of(store: Store) -> History:
-    return build_history(store.every(), TYPES, DATASETS, TASKS)
+def history_of(store: RunStore) -> History:
+    return build_history(read_every_run(store), TYPES, DATASETS, TASKS)
 
 
-def action_run(store: Store, weights: str, work: Path, name: str, score: float, *parents: str) -> str:
+def action_run(store: RunStore, weights: str, work: Path, name: str, score: float, *parents: str) -> str:
     """A finished action with the pico model as its weights, and a small adapter."""
-    search_run = store.find_search("s1") or store.start_search("s1", "search", {}, "")
+    search_run = find_search(store, "s1") or start_search(store, "s1", "search", {}, "")
     under = search_run if isinstance(search_run, str) else search_run.run_id
     tags = {schema.ACTION: "sft", schema.FINGERPRINT: name * 8, schema.TASKS: tasks_tag(TASKS)}
-    run = store.start_run(under, "action", name, tags | {schema.SLOTS: "{}"}, {}, parents=parents)
+    run = store.open(under, "action", name, tags | {schema.SLOTS: "{}"}, {}, parents=parents)
     staging = Path(shutil.copytree(weights, work / f"staging-{name}"))
     (work / name).mkdir()
     (work / name / "adapter_config.json").write_text("{}")
-    sealed = seal(staging)
-    store.finish_run(
+    hashed = hash_weights(staging)
+    store.finish(
         run,
         metrics={"score": score} | {f"task.{task.name}": score for task in TASKS},
         texts={schema.RECIPE: "steps: []\n"},
@@ -315,8 +321,8 @@ def action_run(store: Store, weights: str, work: Path, name: str, score: float, 
         model=ModelEntry(name, f"runs:/{run}/model"),
         tags={
             schema.WEIGHTS: f"runs:/{run}/model",
-            schema.WEIGHTS_SHA256: sealed.sha256,
-            schema.WEIGHTS_BYTES: str(sealed.bytes),
+            schema.WEIGHTS_SHA256: hashed.sha256,
+            schema.WEIGHTS_BYTES: str(hashed.bytes),
         },
     )
     return run

@@ -15,20 +15,22 @@ from mlflow.entities import Run
 from lamdagent.tracking import schema
 from lamdagent.tracking.connect import open_client
 from lamdagent.tracking.ownership import claims
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.searches import close_orphans, start_search
+from lamdagent.tracking.store import RunStore
 from tests.searches import PATIENCE_S, begin, end, of_kind, tag
 from tests.servers import ADMIN_PASSWORD, auth_settings, postgresql, server
 
 CLAIMER = """
 import sys
 from lamdagent.tracking import schema
-from lamdagent.tracking.store import Store
-store = Store(sys.argv[1], "claims")
-search = store.start_search(sys.argv[2], "a search", {}, "")
+from lamdagent.tracking.searches import start_search
+from lamdagent.tracking.store import RunStore
+store = RunStore(sys.argv[1], "claims")
+search = start_search(store, sys.argv[2], "a search", {}, "")
 print("ready", flush=True)
 for fingerprint in sys.stdin:
     tags = {schema.FINGERPRINT: fingerprint.strip(), schema.CLAIM: "asked"}
-    run = store.start_run(search, "action", "an action", tags, {})
+    run = store.open(search, "action", "an action", tags, {})
     print(run if store.claim(run) else "yields", flush=True)
 """
 
@@ -73,17 +75,17 @@ class TestClaims:
             answers = [claimer.answer() for claimer in claimers]
             winners.append([a for a in answers if a != "yields"])
         assert [len(found) for found in winners] == [1] * 6, winners
-        actions = [r for r in Store(uri, "claims").runs() if r.kind == "action"]
+        actions = [r for r in RunStore(uri, "claims").runs() if r.kind == "action"]
         assert {r.run_id for r in actions} == {run_id for found in winners for run_id in found}, (
             "who yields leaves none"
         )
 
     def test_the_first_waits_for_those_that_may_have_looked_before_it(self, uri: str) -> None:
-        store = Store(uri, "claims")
-        search = store.start_search("s", "a search", {}, "")
+        store = RunStore(uri, "claims")
+        search = start_search(store, "s", "a search", {}, "")
         for answer in (claims.HELD, "yields"):
-            tags = {schema.FINGERPRINT: f"seen {answer}", schema.CLAIM: claims.ASKED}
-            first, second = sorted(store.start_run(search, "action", "an action", tags, {}) for _ in range(2))
+            tags = {schema.FINGERPRINT: f"seen {answer}", schema.CLAIM: claims.REQUESTED}
+            first, second = sorted(store.open(search, "action", "an action", tags, {}) for _ in range(2))
             with ThreadPoolExecutor(1) as pool:
                 claimed = pool.submit(store.claim, first)
                 with pytest.raises(TimeoutError):
@@ -107,7 +109,7 @@ class TestClaims:
 
     def test_what_is_finished_is_not_claimed_again(self, claimers: list[Claimer], uri: str) -> None:
         claimers[0].ask("done")
-        Store(uri, "claims").finish_run(claimers[0].answer(), metrics={})
+        RunStore(uri, "claims").finish(claimers[0].answer(), metrics={})
         claimers[1].ask("done")
         assert claimers[1].answer() == "yields"
 
@@ -115,22 +117,22 @@ class TestClaims:
         self, claimers: list[Claimer], uri: str
     ) -> None:
         """Known as running, then finished, deleted or still asking when its process dies."""
-        watching = Store(uri, "claims")
+        watching = RunStore(uri, "claims")
         first, second = claimers[:2]
         first.ask("kept")
         kept = first.answer()
-        asking = watching.start_run("", "action", "asks", {schema.FINGERPRINT: "x", schema.CLAIM: "asked"}, {})
-        gone = watching.start_run("", "action", "gone", {schema.FINGERPRINT: "y"}, {})
+        asking = watching.open("", "action", "asks", {schema.FINGERPRINT: "x", schema.CLAIM: "asked"}, {})
+        gone = watching.open("", "action", "gone", {schema.FINGERPRINT: "y"}, {})
         theirs = watching.client.get_run(kept).data.tags[schema.OWNER]
         for run_id in (asking, gone):
             watching.client.set_tag(run_id, schema.OWNER, theirs)
         seen = {record.run_id for record in watching.runs()}
         assert {kept, gone} <= seen and asking not in seen, "who may still yield is nobody's trial"
         watching.client.delete_run(gone)
-        Store(uri, "claims").finish_run(kept, metrics={})
+        RunStore(uri, "claims").finish(kept, metrics={})
         first.process.kill()
         first.process.wait()
-        closed = watching.close_orphans()
+        closed = close_orphans(watching)
         assert asking in closed and not {kept, gone} & set(closed)
         assert watching.client.get_run(kept).info.status == "FINISHED"
         assert gone not in {record.run_id for record in watching.runs()}
@@ -138,20 +140,20 @@ class TestClaims:
         assert second.answer() == "yields"
 
     def test_a_silent_search_of_another_host_is_deserted(self, uri: str) -> None:
-        store = Store(uri, "claims")
-        search = store.start_search("s", "a search", {}, "")
-        run = store.start_run(search, "action", "an action", {schema.FINGERPRINT: "far"}, {})
+        store = RunStore(uri, "claims")
+        search = start_search(store, "s", "a search", {}, "")
+        run = store.open(search, "action", "an action", {schema.FINGERPRINT: "far"}, {})
         elsewhere = '{"host":"another","boot":"b","namespace":"n","pid":1,"ticks":1}'
         for run_id in (search, run):
-            store.set_tags(run_id, {schema.OWNER: elsewhere})
+            store.update(run_id, tags={schema.OWNER: elsewhere})
         store.runs()
-        assert store.close_orphans() == [], "it has just been seen"
+        assert close_orphans(store) == [], "it has just been seen"
         long_ago = str(int(time.time() * 1000) - 20 * 60 * 1000)
-        store.client.set_tag(search, schema.ALIVE, long_ago)
-        assert store.close_orphans() == [], "its clock has jumped, but it gave a sign before our eyes"
-        late = Store(uri, "claims")
+        store.client.set_tag(search, schema.HEARTBEAT, long_ago)
+        assert close_orphans(store) == [], "its clock has jumped, but it gave a sign before our eyes"
+        late = RunStore(uri, "claims")
         late.runs()
-        assert {search, run} <= set(late.close_orphans()), "who comes later has only the clocks"
+        assert {search, run} <= set(close_orphans(late)), "who comes later has only the clocks"
 
 
 def started(folder: Path, uri: str, trials: int, **environment: str) -> "subprocess.Popen[str]":

@@ -10,13 +10,13 @@ from mlflow.entities import Run
 
 from lamdagent.config import Config
 from lamdagent.loop.ledger import Spent
-from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.run_writer import RunWriter
 from lamdagent.memory.text import memory_text
 from lamdagent.memory.trial import RETRYABLE, History
 from lamdagent.planning.plan import Plan
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.surrogate import predict
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.store import RunStore
 from tests.builders import DATASETS, SFT, TASKS, TYPES, base_trial, space, trial_of
 from tests.searches import begin, end, fingerprints, of_kind, runs_of, search, tag
 from tests.stunts import FOLDER
@@ -26,9 +26,9 @@ SFTS = list(space(types=(SFT,)).actions(SFT))
 
 
 def test_costs_outlive_the_process(tmp_path: Path) -> None:
-    def journal() -> Journal:
+    def journal() -> RunWriter:
         plan = Plan(Config(), TYPES, DATASETS, TASKS)
-        return Journal(Store(f"sqlite:///{tmp_path}/mlflow.db", "costs"), plan, "")
+        return RunWriter(RunStore(f"sqlite:///{tmp_path}/mlflow.db", "costs"), plan, "")
 
     first = journal()
     assert first.open("search") == Spent()

@@ -15,34 +15,38 @@ import pytest
 from mlflow import MlflowClient
 
 from lamdagent.errors import UserError
+from lamdagent.text import hide_passwords
 from lamdagent.tracking import connect, schema
-from lamdagent.tracking.artifact_layout import look
-from lamdagent.tracking.connect import hide_password, sqlite_file
+from lamdagent.tracking.artifact_layout import inspect
+from lamdagent.tracking.connect import sqlite_file
 from lamdagent.tracking.leaderboard import VIEW_TAG, leaderboard_path
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.owner import provably_dead, this_process
 from lamdagent.tracking.ownership import claims
+from lamdagent.tracking.reading import read_every_run
 from lamdagent.tracking.run_cache import FRESH_S, database_stamp
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.searches import close_orphans, end_search, find_search, reopen_search, start_search
+from lamdagent.tracking.store import RunStore
 from lamdagent.tracking.traces import traced_call
 from lamdagent.tracking.weights import download_model
 
 CHILD = """
 import sys
-from lamdagent.tracking.store import Store
-store = Store(sys.argv[1], sys.argv[2])
-search = store.start_search("other", "other search", {}, "")
-run = store.start_run(search, "action", "model-99999999", {}, {})
+from lamdagent.tracking.searches import end_search, start_search
+from lamdagent.tracking.store import RunStore
+store = RunStore(sys.argv[1], sys.argv[2])
+search = start_search(store, "other", "other search", {}, "")
+run = store.open(search, "action", "model-99999999", {}, {})
 print(run, flush=True)
 if sys.argv[3] == "finish":
-    store.finish_run(run, metrics={"score": 0.9})
-    store.end_search(search, "FINISHED")
+    store.finish(run, metrics={"score": 0.9})
+    end_search(store, search, "FINISHED")
 else:
     sys.stdin.read()
 """
 
 
-def child(store: Store, mode: str) -> subprocess.Popen[str]:
+def child(store: RunStore, mode: str) -> subprocess.Popen[str]:
     """Another process that works in the same store."""
     command = [sys.executable, "-c", CHILD, store.uri, store.experiment, mode]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -97,36 +101,38 @@ class Contract:
     """What every store must do. A subclass gives the fixture `uri`."""
 
     @pytest.fixture
-    def store(self, uri: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    def store(
+        self, uri: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> RunStore:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        return Store(uri, request.node.name)
+        return RunStore(uri, request.node.name)
 
-    def test_what_is_told_without_reading_is_what_another_reader_finds(self, store: Store, tmp_path: Path) -> None:
-        search = store.start_search("s1", "tool use", {"search.seed": 0}, "seed: 0\n")
+    def test_what_is_told_without_reading_is_what_another_reader_finds(self, store: RunStore, tmp_path: Path) -> None:
+        search = start_search(store, "s1", "tool use", {"search.seed": 0}, "seed: 0\n")
         store.runs()
-        base = store.start_run(search, "base", "base", {schema.FINGERPRINT: "b", schema.TASKS: "t"}, {"model": "m"})
-        store.finish_run(base, metrics={"score": 0.25}, model=ModelEntry("base", "somewhere"))
-        tags = {schema.FINGERPRINT: "f1", schema.TASKS: "t", schema.REASON: "x" * 9000, schema.CLAIM: claims.ASKED}
-        run = store.start_run(search, "action", "sft", tags, {"lr": 0.1, "long": "y" * 7000}, parents=[base])
+        base = store.open(search, "base", "base", {schema.FINGERPRINT: "b", schema.TASKS: "t"}, {"model": "m"})
+        store.finish(base, metrics={"score": 0.25}, model=ModelEntry("base", "somewhere"))
+        tags = {schema.FINGERPRINT: "f1", schema.TASKS: "t", schema.REASON: "x" * 9000, schema.CLAIM: claims.REQUESTED}
+        run = store.open(search, "action", "sft", tags, {"lr": 0.1, "long": "y" * 7000}, parents=[base])
         assert store.claim(run)
         open_now = store.runs()
         curves = [("train.loss", 1.0 / (step + 1), step, 1_700_000_000_000 + step) for step in range(3)]
         metrics = {"score": 0.5, "cost.seconds": float("nan")}
-        store.finish_run(run, metrics=metrics, curves=curves, tags={schema.MODEL_DEPTH: "1", schema.PRUNED: ""})
-        store.log_progress_metric(search, 0.5, 1)
-        store.log_metrics(run, {"test.score": 0.4})
-        failed = store.start_run(search, "action", "dpo", {schema.FINGERPRINT: "f2"}, {}, parents=[run, base])
-        store.fail_run(failed, "no luck", "a traceback", "error")
-        told, read = store.runs(), Store(store.uri, store.experiment).runs()
+        store.finish(run, metrics=metrics, curves=curves, tags={schema.MODEL_DEPTH: "1", schema.PRUNED: ""})
+        store.update(search, metrics={"score": 0.5}, step=1)
+        store.update(run, metrics={"test.score": 0.4})
+        failed = store.open(search, "action", "dpo", {schema.FINGERPRINT: "f2"}, {}, parents=[run, base])
+        store.fail(failed, "no luck", "a traceback", "error")
+        told, read = store.runs(), RunStore(store.uri, store.experiment).runs()
         assert told == read and [r.status for r in told] == ["RUNNING", "FINISHED", "FINISHED", "FAILED"]
         assert [r.status for r in open_now] == ["RUNNING", "FINISHED", "RUNNING"] and told[2].parents == (base,)
 
-    def test_a_finished_run_comes_back_with_everything(self, store: Store, tmp_path: Path) -> None:
-        search = store.start_search("s1", "tool use", {"search.seed": 0}, "seed: 0\n", "**Eight** trials")
+    def test_a_finished_run_comes_back_with_everything(self, store: RunStore, tmp_path: Path) -> None:
+        search = start_search(store, "s1", "tool use", {"search.seed": 0}, "seed: 0\n", "**Eight** trials")
         tags = {schema.ACTION: "sft", schema.FINGERPRINT: "f1", schema.TASKS: "t1", schema.REASON: "x" * 9000}
-        run = store.start_run(search, "action", "model-aaaaaaaa", tags, {"lr": 0.1, "long": "y" * 7000})
+        run = store.open(search, "action", "model-aaaaaaaa", tags, {"lr": 0.1, "long": "y" * 7000})
         before = {record.run_id: record for record in store.runs()}
-        store.finish_run(
+        store.finish(
             run,
             metrics={"score": 0.5, "score_stderr": 0.1, "task.bfcl": 0.4, "cost.seconds": float("nan")},
             curves=[("loss", 1.0 / (step + 1), step, 1000 + step) for step in range(1500)],
@@ -136,7 +142,7 @@ class Contract:
             model=ModelEntry("model-aaaaaaaa", f"runs:/{run}/model", {"depth": 1}),
             tags={schema.MODEL_DEPTH: "1"},
         )
-        store.log_metrics(run, {"test.score": 0.45})
+        store.update(run, metrics={"test.score": 0.45})
         found = {record.run_id: record for record in store.runs()}[run]
 
         assert before[run].status == "RUNNING" and before[run].end_ms is None
@@ -147,21 +153,21 @@ class Contract:
         assert found.metrics["score"] == 0.5 and found.metrics["test.score"] == 0.45
         assert "cost.seconds" not in found.metrics, "NaN spoils every plot"
         assert len(store.client.get_metric_history(run, "loss")) == 1500
-        folder = store.model_folder(run)
+        folder = store.weights(f"runs:/{run}/model")
         assert (folder / "model.safetensors").read_bytes() == b"weights" and not (tmp_path / "staging").exists()
         assert download_model(f"runs:/{run}/model", store.uri) == str(folder)
         assert {"model", "recipe.yaml", "samples"} <= {item.path for item in store.client.list_artifacts(run)}
 
-    def test_a_search_is_found_reopened_and_ended(self, store: Store) -> None:
-        run = store.start_search("it's", "tool use", {}, "", tasks=["bfcl"])
-        store.log_progress_metric(run, 0.2, 1)
-        store.log_progress_metric(run, 0.3, 2)
-        store.end_search(run, "KILLED", "stopped by the user")
-        ended = store.find_search("it's")
-        store.reopen_search(run)
+    def test_a_search_is_found_reopened_and_ended(self, store: RunStore) -> None:
+        run = start_search(store, "it's", "tool use", {}, "", tasks=["bfcl"])
+        store.update(run, metrics={"score": 0.2}, step=1)
+        store.update(run, metrics={"score": 0.3}, step=2)
+        end_search(store, run, "KILLED", "stopped by the user")
+        ended = find_search(store, "it's")
+        reopen_search(store, run)
         again = {record.run_id: record for record in store.runs()}[run]
 
-        assert store.find_search("unknown") is None
+        assert find_search(store, "unknown") is None
         assert ended and ended.status == "KILLED" and ended.tags[schema.STATUS_REASON] == "stopped by the user"
         assert again.status == "RUNNING" and again.metrics["score"] == 0.3
         described = store.client.get_run(run).data.tags[schema.DESCRIPTION]
@@ -169,14 +175,14 @@ class Contract:
         view = json.loads(store.client.get_experiment(store.experiment_id).tags[VIEW_TAG + run])
         assert run in view["searchFilter"] and "metrics.`task.bfcl`" in view["selectedColumns"]
 
-    def test_a_merge_keeps_both_parents(self, store: Store) -> None:
-        search = store.start_search("s1", "tool use", {}, "")
+    def test_a_merge_keeps_both_parents(self, store: RunStore) -> None:
+        search = start_search(store, "s1", "tool use", {}, "")
         parents = []
         for name in ("model-bbbbbbbb", "model-cccccccc"):
-            run = store.start_run(search, "base", name, {}, {})
-            store.finish_run(run, metrics={"score": 0.1}, model=ModelEntry(name, "/somewhere"))
+            run = store.open(search, "base", name, {}, {})
+            store.finish(run, metrics={"score": 0.1}, model=ModelEntry(name, "/somewhere"))
             parents.append(run)
-        merge = store.start_run(search, "action", "model-dddddddd", {}, {}, parents=parents, text="a merge")
+        merge = store.open(search, "action", "model-dddddddd", {}, {}, parents=parents, text="a merge")
         run = store.client.get_run(merge)
         outputs = [store.client.get_run(parent).outputs.model_outputs[0].model_id for parent in parents]
 
@@ -188,19 +194,19 @@ class Contract:
         assert (model.name, model.status, model.source_run_id) == ("model-bbbbbbbb", "READY", parents[0])
         assert [(metric.key, metric.value) for metric in model.metrics] == [("score", 0.1)]
 
-    def test_finishing_again_after_a_failure_adds_nothing_twice(self, store: Store, tmp_path: Path) -> None:
-        run = store.start_run(store.start_search("s1", "x", {}, ""), "action", "model-eeeeeeee", {}, {})
+    def test_finishing_again_after_a_failure_adds_nothing_twice(self, store: RunStore, tmp_path: Path) -> None:
+        run = store.open(start_search(store, "s1", "x", {}, ""), "action", "model-eeeeeeee", {}, {})
         entry = ModelEntry("model-eeeeeeee", f"runs:/{run}/model")
         staging = staging_folder(tmp_path / "staging")
         with pytest.raises(OSError):
-            store.finish_run(run, metrics={}, staging=tmp_path / "missing", model=entry)
+            store.finish(run, metrics={}, staging=tmp_path / "missing", model=entry)
         assert store.client.get_run(run).info.status == "RUNNING"
         for _ in range(2):
-            store.finish_run(run, metrics={"score": 1.0}, staging=staging, model=entry)
+            store.finish(run, metrics={"score": 1.0}, staging=staging, model=entry)
         assert len(store.client.get_run(run).outputs.model_outputs) == 1
-        assert (store.model_folder(run) / "config.json").is_file()
+        assert (store.weights(f"runs:/{run}/model") / "config.json").is_file()
 
-    def test_a_foreign_model_is_fetched_without_pickles_and_left_alone(self, store: Store, tmp_path: Path) -> None:
+    def test_a_foreign_model_is_fetched_without_pickles_and_left_alone(self, store: RunStore, tmp_path: Path) -> None:
         checkpoint = staging_folder(tmp_path / "theirs" / "artifacts" / "checkpoint-1")
         (checkpoint / "tokenizer.json").write_text("{}")
         (checkpoint / "optimizer.pt").write_bytes(b"large")
@@ -208,19 +214,19 @@ class Contract:
         run = store.client.create_run(store.experiment_id).info.run_id
         store.client.log_artifacts(run, str(tmp_path / "theirs"), "model")
         before = store.client.get_run(run).to_dictionary()
-        assert look(store.client, f"runs:/{run}/model").architecture == "LlamaForCausalLM"
-        folder = store.folder(f"runs:/{run}/model")
+        assert inspect(store.client, f"runs:/{run}/model").architecture == "LlamaForCausalLM"
+        folder = store.weights(f"runs:/{run}/model")
         assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
-        assert store.folder(f"runs:/{run}/model/artifacts/checkpoint-1").is_dir()
+        assert store.weights(f"runs:/{run}/model/artifacts/checkpoint-1").is_dir()
         with pytest.raises(UserError, match="no model in Hugging Face layout"):
-            store.folder(f"runs:/{run}/elsewhere")
+            store.weights(f"runs:/{run}/elsewhere")
         with pytest.raises(UserError, match="cannot be read"):
-            store.folder("runs:/none/model")
+            store.weights("runs:/none/model")
         assert store.client.get_run(run).to_dictionary() == before
 
-    def test_a_failed_run_says_why(self, store: Store) -> None:
-        run = store.start_run(store.start_search("s1", "x", {}, ""), "action", "model-ffffffff", {}, {})
-        store.fail_run(run, "loss became NaN at step 3", "Traceback ...", "nan_loss")
+    def test_a_failed_run_says_why(self, store: RunStore) -> None:
+        run = store.open(start_search(store, "s1", "x", {}, ""), "action", "model-ffffffff", {}, {})
+        store.fail(run, "loss became NaN at step 3", "Traceback ...", "nan_loss")
         found = {record.run_id: record for record in store.runs()}[run]
         assert (found.status, found.tags[schema.STATUS_REASON]) == ("FAILED", "loss became NaN at step 3")
         assert found.tags[schema.FAILURE_KIND] == "nan_loss"
@@ -228,47 +234,47 @@ class Contract:
         with pytest.raises(UserError, match="no weights|cannot be read"):
             download_model(f"runs:/{run}/model", store.uri)
 
-    def test_a_fingerprint_is_found_in_every_experiment_once_finished(self, store: Store) -> None:
-        other = Store(store.uri, store.experiment + "-other")
+    def test_a_fingerprint_is_found_in_every_experiment_once_finished(self, store: RunStore) -> None:
+        other = RunStore(store.uri, store.experiment + "-other")
         fingerprint = f"fp-{store.experiment}"
         tags = {schema.FINGERPRINT: fingerprint, schema.TASKS: "t1"}
-        run = other.start_run(other.start_search("s1", "x", {}, ""), "action", "model-11111111", tags, {})
-        assert store.by_fingerprint(fingerprint) is None
-        other.finish_run(run, metrics={"score": 1.0})
-        for found in (store.by_fingerprint(fingerprint), store.by_fingerprint(fingerprint, "t1")):
+        run = other.open(start_search(other, "s1", "x", {}, ""), "action", "model-11111111", tags, {})
+        assert store.find(fingerprint) is None
+        other.finish(run, metrics={"score": 1.0})
+        for found in (store.find(fingerprint), store.find(fingerprint, "t1")):
             assert found and found.run_id == run
-        assert store.by_fingerprint(fingerprint, "t2") is None
+        assert store.find(fingerprint, "t2") is None
 
-    def test_a_refresh_sees_what_another_process_did(self, store: Store) -> None:
+    def test_a_refresh_sees_what_another_process_did(self, store: RunStore) -> None:
         assert store.runs() == []
         output, _ = child(store, "finish").communicate()
         found = {record.run_id: record for record in store.runs()}
         assert found[output.strip()].metrics["score"] == 0.9
         assert {record.kind for record in found.values()} == {"search", "action"}
-        assert store.runs() == store.resync()
+        assert store.runs() == RunStore(store.uri, store.experiment).runs()
 
-    def test_only_what_a_dead_process_left_is_closed(self, store: Store) -> None:
-        ours = store.start_search("s1", "mine", {}, "")
+    def test_only_what_a_dead_process_left_is_closed(self, store: RunStore) -> None:
+        ours = start_search(store, "s1", "mine", {}, "")
         process = child(store, "wait")
         assert process.stdout
         theirs = process.stdout.readline().strip()
         store.runs()
-        assert store.close_orphans() == []
+        assert close_orphans(store) == []
         process.kill()
         process.communicate()
-        assert theirs in store.close_orphans()
+        assert theirs in close_orphans(store)
         found = {record.run_id: record for record in store.runs()}
         assert found[theirs].status == "FAILED" and "gone" in found[theirs].tags[schema.STATUS_REASON]
         assert found[ours].status == "RUNNING"
         assert [record.status for record in found.values()].count("RUNNING") == 1
 
-    def test_calls_are_traces_of_the_run_they_decided(self, store: Store) -> None:
-        run = store.start_search("s1", "x", {}, "")
+    def test_calls_are_traces_of_the_run_they_decided(self, store: RunStore) -> None:
+        run = start_search(store, "s1", "x", {}, "")
         with traced_call(store, "choose", "a/model", [{"role": "user", "content": "1 or 2?"}], seed=1) as good:
             good.answer, good.tokens, good.cost_usd = "2", {"input": 10, "output": 2}, 0.001
         with pytest.raises(TimeoutError), traced_call(store, "choose", "a/model", []) as bad:
             raise TimeoutError("no answer")
-        store.link_traces([good.trace_id, bad.trace_id], run)
+        store.update(run, traces=[good.trace_id, bad.trace_id])
 
         found = {t.info.trace_id: t for t in store.client.search_traces(locations=[store.experiment_id], run_id=run)}
         assert set(found) == {good.trace_id, bad.trace_id}
@@ -290,13 +296,13 @@ class TestSqlite(Contract):
         while not (tmp_path / "fresh.db").exists():
             assert other.poll() is None
             time.sleep(0.01)
-        store = Store(uri, "x")
+        store = RunStore(uri, "x")
         other.wait()
-        search = store.start_search("s1", "x", {}, "")
+        search = start_search(store, "s1", "x", {}, "")
         assert [record.run_id for record in store.runs()] == [search]
 
-    def test_nothing_is_asked_of_a_file_that_nobody_wrote_to(self, store: Store) -> None:
-        run = store.start_search("s1", "x", {}, "")
+    def test_nothing_is_asked_of_a_file_that_nobody_wrote_to(self, store: RunStore) -> None:
+        run = start_search(store, "s1", "x", {}, "")
         files = [file for suffix in ("", "-wal") if (file := Path(f"{sqlite_file(store.uri)}{suffix}")).exists()]
         for file in files:
             os.utime(file)
@@ -304,14 +310,14 @@ class TestSqlite(Contract):
         for file in files:
             os.utime(file, (1, 1))
         before = database_stamp(store.uri)
-        store.resync()
+        read_every_run(store)
         assert before and database_stamp(store.uri) == before
         child(store, "finish").communicate()
         assert database_stamp(store.uri) != before
         time.sleep(FRESH_S + 0.2)
         assert run in {record.run_id for record in store.runs()} and len(store.runs()) == 3
 
-    def test_a_running_run_that_its_owner_deleted_is_forgotten(self, store: Store) -> None:
+    def test_a_running_run_that_its_owner_deleted_is_forgotten(self, store: RunStore) -> None:
         process = child(store, "wait")
         assert process.stdout
         theirs = process.stdout.readline().strip()
@@ -322,12 +328,12 @@ class TestSqlite(Contract):
         process.kill()
         process.communicate()
 
-    def test_weights_are_moved_not_copied(self, store: Store, tmp_path: Path) -> None:
-        run = store.start_run(store.start_search("s1", "x", {}, ""), "action", "model-22222222", {}, {})
+    def test_weights_are_moved_not_copied(self, store: RunStore, tmp_path: Path) -> None:
+        run = store.open(start_search(store, "s1", "x", {}, ""), "action", "model-22222222", {}, {})
         staging = staging_folder(tmp_path / "staging")
         inode = (staging / "model.safetensors").stat().st_ino
-        store.finish_run(run, metrics={}, staging=staging)
-        folder = store.model_folder(run)
+        store.finish(run, metrics={}, staging=staging)
+        folder = store.weights(f"runs:/{run}/model")
         assert (folder / "model.safetensors").stat().st_ino == inode
         assert folder.is_relative_to(Path(store.uri.removeprefix("sqlite:///")).parent / "mlruns"), (
             "beside the database"
@@ -342,7 +348,9 @@ class TestServer(Contract):
 
 
 def test_several_processes_open_an_empty_store_at_once(tmp_path: Path) -> None:
-    code = "import sys; from lamdagent.tracking.store import Store; print(Store(sys.argv[1], 'new').experiment_id)"
+    code = (
+        "import sys; from lamdagent.tracking.store import RunStore; print(RunStore(sys.argv[1], 'new').experiment_id)"
+    )
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     answers = [(*process.communicate(), process.returncode) for process in processes]
@@ -352,9 +360,9 @@ def test_several_processes_open_an_empty_store_at_once(tmp_path: Path) -> None:
 def test_a_store_is_where_mlflow_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert Store(None, "x").uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert RunStore(None, "x").uri == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
-    assert Store(None, "x").uri == f"sqlite:///{tmp_path}/other.db"
+    assert RunStore(None, "x").uri == f"sqlite:///{tmp_path}/other.db"
 
 
 @pytest.mark.parametrize(
@@ -369,33 +377,33 @@ def test_a_store_is_where_mlflow_looks_for_it(tmp_path: Path, monkeypatch: pytes
 )
 def test_a_wrong_address_is_the_users_fault(uri: str, message: str) -> None:
     with pytest.raises(UserError, match=f"(?s)tracking.uri: {uri}.*{message}.*Allowed"):
-        Store(uri, "x")
+        RunStore(uri, "x")
 
 
 def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "ANSWER_TIMEOUT_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         with pytest.raises(UserError, match="does not answer .waited twice 1 s"):
-            Store(f"http://127.0.0.1:{silent.getsockname()[1]}", "x")
+            RunStore(f"http://127.0.0.1:{silent.getsockname()[1]}", "x")
 
 
 def test_a_file_that_is_no_database_is_refused_and_passwords_are_hidden(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database at all, only some text")
     with pytest.raises(UserError, match="not a database"):
-        Store(f"sqlite:///{tmp_path}/mlflow.db", "x")
+        RunStore(f"sqlite:///{tmp_path}/mlflow.db", "x")
     with pytest.raises(UserError) as caught:
-        Store("http://me:secret@127.0.0.1:9", "x")
+        RunStore("http://me:secret@127.0.0.1:9", "x")
     assert "secret" not in str(caught.value) and "me:***@" in str(caught.value)
     text = "api_base: http://127.0.0.1:8000/v1\nuri: postgresql://me:secret@host/db\n# @package\n"
-    assert hide_password(text) == text.replace("secret", "***")
+    assert hide_passwords(text) == text.replace("secret", "***")
 
 
 def test_a_deleted_experiment_is_refused(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    store = Store(uri, "gone")
+    store = RunStore(uri, "gone")
     store.client.delete_experiment(store.experiment_id)
     with pytest.raises(UserError, match="was deleted"):
-        Store(uri, "gone")
+        RunStore(uri, "gone")
 
 
 def test_only_a_dead_process_of_this_host_is_provably_dead() -> None:
@@ -413,18 +421,18 @@ def test_only_a_dead_process_of_this_host_is_provably_dead() -> None:
 
 @pytest.mark.slow
 def test_the_champion_loads_in_a_fresh_process(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/mlflow.db", "x")
-    run = store.start_run(store.start_search("s1", "x", {}, ""), "action", "model-33333333", {}, {})
+    store = RunStore(f"sqlite:///{tmp_path}/mlflow.db", "x")
+    run = store.open(start_search(store, "s1", "x", {}, ""), "action", "model-33333333", {}, {})
     subprocess.run([sys.executable, "-c", PICO, str(tmp_path / "staging")], check=True, capture_output=True)
     entry = ModelEntry("model-33333333", f"runs:/{run}/model")
-    store.finish_run(run, metrics={"score": 1.0}, staging=tmp_path / "staging", model=entry)
-    command = [sys.executable, "-c", REGISTER, store.uri, run, str(store.model_folder(run))]
+    store.finish(run, metrics={"score": 1.0}, staging=tmp_path / "staging", model=entry)
+    command = [sys.executable, "-c", REGISTER, store.uri, run, str(store.weights(f"runs:/{run}/model"))]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     assert output.split()[-3:] == ["1", "1", "LlamaForCausalLM"], "registering again makes no second version"
     assert store.client.get_model_version_by_alias("tooluse", "champion").run_id == run
     assert store.client.get_run(run).info.status == "FINISHED"
-    assert download_model("models:/tooluse@champion", store.uri) == str(store.model_folder(run))
+    assert download_model("models:/tooluse@champion", store.uri) == str(store.weights(f"runs:/{run}/model"))
     shutil.rmtree(tmp_path / "mlruns")
 
 
@@ -440,7 +448,7 @@ fast.save_pretrained(sys.argv[1])
 REGISTER = """
 import sys
 import mlflow
-from lamdagent.tracking.champion import register
+from lamdagent.worker.register import register
 uri, run, folder = sys.argv[1:]
 for _ in range(2):
     print(register(lambda *_: None, uri=uri, run_id=run, folder=folder, name="tooluse", card="# A card"))

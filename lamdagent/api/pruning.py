@@ -11,7 +11,7 @@ from lamdagent.errors import UserError
 from lamdagent.memory.trial import Trial
 
 if TYPE_CHECKING:
-    from lamdagent.tracking.store import Store
+    from lamdagent.tracking.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,19 @@ def pruned(config: Config, dry_run: bool) -> Pruned:
     outline = make_outline(config)
     store = existing_store(config, "prune")
     history = history_of(store, outline)
-    found = pruning.judged(store, history, outline.tasks, config)
+    found = pruning.decisions(store, history, outline.tasks, config)
     weights = tuple(Weights(one.trial, pruning.size(store, one.trial), one.kept) for one in found)
     trials = Trials(history, outline.tasks)
     freed = 0 if dry_run else _delete(store, trials, [one.trial for one in weights if not one.kept])
     return Pruned(store.experiment, weights, freed, trials)
 
 
-def _delete(store: "Store", trials: Trials, gone: list[Trial]) -> int:
+def _delete(store: "RunStore", trials: Trials, gone: list[Trial]) -> int:
     """The bytes that were freed; what an earlier prune that was cut off has left goes too."""
+    from lamdagent.tracking.weights import delete_weights
     from lamdagent.weights import pruning
 
     for trial in trials.history.actions:
         if trial.pruned:
-            pruning.delete_weights(store.client, trial.run_id)
+            delete_weights(store, trial.run_id)
     return pruning.prune(store, gone)

@@ -49,7 +49,7 @@ def rebuilt(config: Config, run_id: str, view: "Terminal") -> Rebuilt:
     quiet_libraries()
     from lamdagent.execution.registry import make_executor
     from lamdagent.remaking.remake import Rebuilder
-    from lamdagent.weights.restore import open_store_of, read_run, workplace
+    from lamdagent.tracking.reading import artifact_folder, open_store_of, read_run
 
     store = open_store_of(config.tracking.uri, run_id)
     record = read_run(store, run_id)
@@ -57,7 +57,8 @@ def rebuilt(config: Config, run_id: str, view: "Terminal") -> Rebuilt:
         raise UserError(f"rebuild: the run {record.run_id} {problem}")
     executor = make_executor(config)
     try:
-        with tempfile.TemporaryDirectory(prefix="rebuild-", dir=workplace(store, record.run_id)) as work:
+        artifacts = artifact_folder(store, record.run_id)  # beside them, a rename publishes the weights
+        with tempfile.TemporaryDirectory(prefix="rebuild-", dir=artifacts.parent if artifacts else None) as work:
             return Rebuilder(store, executor, Path(work), view.say).put_back(record)
     finally:
         executor.close()

@@ -102,7 +102,7 @@ def replay_setup(composed: Composed, run_id: str) -> "ReplaySetup":
     quiet_libraries()
     from lamdagent.scaling.pipeline_records import read_pipelines
     from lamdagent.scaling.replay_setup import make_replay_setup
-    from lamdagent.weights.restore import open_store_of
+    from lamdagent.tracking.reading import open_store_of
 
     store = open_store_of(read(composed.node).tracking.uri, run_id)
     return make_replay_setup(read_pipelines(store, [run_id]), 1, composed.node, composed.overrides, store.experiment)

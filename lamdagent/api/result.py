@@ -41,9 +41,9 @@ class Result:
     @property
     def address(self) -> str:
         """The store's address without its password, to be shown."""
-        from lamdagent.tracking.connect import hide_password
+        from lamdagent.text import hide_passwords
 
-        return hide_password(self.tracking_uri)
+        return hide_passwords(self.tracking_uri)
 
     @property
     def page(self) -> str:
@@ -58,8 +58,8 @@ class Result:
         Raises:
             UserError: the store has none, or does not answer.
         """
+        from lamdagent.tracking.reading import open_store_of, read_text
         from lamdagent.tracking.schema import REPORT
-        from lamdagent.weights.restore import open_store_of, read_text
 
         return read_text(open_store_of(self.tracking_uri, self.search_run_id), self.search_run_id, REPORT)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lamdagent.loop.world import World
     from lamdagent.planning.plan import Plan
     from lamdagent.scaling.replay_plan import Replay, Step
-    from lamdagent.tracking.store import Store
+    from lamdagent.tracking.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Ended:
     result: "Result"
     steps: tuple["Step", ...]
     """The last step of each pipeline that was to be made again, in their order; empty for a search."""
-    store: "Store"
+    store: "RunStore"
 
 
 INTERRUPTED = "the search was interrupted and nothing is left open; the same call goes on from the store"
@@ -104,12 +104,12 @@ def _carry_out(
             world = _opened(plan, config_yaml, executor, view, stop, replay)
         found = run(world)
         store = world.runs.store
-        ended = Ended(_result(plan, store, world.runs.search_run_id, found), found.replayed, store)
+        ended = Ended(_result(plan, store, world.runs.search_run.run_id, found), found.replayed, store)
         if conclude is not None:
             conclude(ended)
         if not world.settled():
-            count = len(store.courier.waiting)
-            view.say(f"{count} writes wait in {store.courier.folder}; the next start writes them", "yellow")
+            left = store.backlog
+            view.say(f"{left.writes} writes wait in {left.folder}; the next start writes them", "yellow")
         return ended
     finally:
         executor.close()
@@ -124,31 +124,32 @@ def _opened(
     replay: "Replay | None",
 ) -> "World":
     """The world of the search, with its store, which the user is told about."""
-    from lamdagent.loop.run_writer import Journal
+    from lamdagent.loop.run_writer import RunWriter
     from lamdagent.loop.world import World
     from lamdagent.selection.registry import make_agent
-    from lamdagent.tracking.connect import hide_password
-    from lamdagent.tracking.store import Store
+    from lamdagent.text import hide_passwords
+    from lamdagent.tracking.searches import recover_writes
+    from lamdagent.tracking.store import RunStore
     from lamdagent.tracking.traces import traced_call
 
-    store = Store(plan.config.tracking.uri, plan.config.tracking.experiment)
-    journal = Journal(store, plan, hide_password(config_yaml), replay)
+    store = RunStore(plan.config.tracking.uri, plan.config.tracking.experiment)
+    journal = RunWriter(store, plan, hide_passwords(config_yaml), replay)
     agent = make_agent(plan.config, plan.tasks, functools.partial(traced_call, store))
     view.say(f"lamdagent: {replay.title if replay else agent.name}")
-    view.say(f"store: {hide_password(store.uri)}, experiment {store.experiment}")
-    if found := store.courier.take_over():
+    view.say(f"store: {hide_passwords(store.uri)}, experiment {store.experiment}")
+    if found := recover_writes(store):
         view.say(f"{found} writes of earlier searches had waited for this store and are done first", "yellow")
     if store.moved_from is not None:
         view.say(f"the store was moved here from {store.moved_from}; its artifacts' addresses follow", "yellow")
     return World(plan, journal, executor, agent, view, stop, replay)
 
 
-def _result(plan: "Plan", store: "Store", run_id: str, found: "SearchResult") -> "Result":
+def _result(plan: "Plan", store: "RunStore", run_id: str, found: "SearchResult") -> "Result":
     from lamdagent.api.result import Result
     from lamdagent.api.trials import Trials
 
     return Result(
-        search_run_id=store.real(run_id),
+        search_run_id=store.resolve_run_id(run_id),
         tracking_uri=store.uri,
         experiment=store.experiment,
         experiment_id=store.experiment_id,

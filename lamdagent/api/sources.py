@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from lamdagent.api.composing import Overrides, compose
 from lamdagent.config import Config, read
 from lamdagent.memory.external.context import ParsedRun, SearchContext, known_names
-from lamdagent.memory.external.feed import Sample, Sources, open_to_read, sample
+from lamdagent.memory.external.feed import Sources
 from lamdagent.memory.external.suggestion import suggest
 from lamdagent.memory.history import build_history
 from lamdagent.planning.plan import Plan, make_outline, stand_in
-from lamdagent.tracking.queries import BASES, ask
+from lamdagent.tracking.external import Sample, open_to_read
+from lamdagent.tracking.queries import BASES
 from lamdagent.tracking.schema import KIND
 
 if TYPE_CHECKING:
@@ -71,17 +72,16 @@ def sources(
 def understood(config: Config) -> ForeignRuns:
     """`sources` with a configuration that is composed already."""
     outline = make_outline(config)
-    client = open_to_read(config.tracking.uri)
-    own = client.get_experiment_by_name(config.tracking.experiment)
-    own_id = own.experiment_id if own else ""
+    reader = open_to_read(config.tracking.uri)
+    own_id = reader.experiment_id(config.tracking.experiment)
     if not config.memory.sources:
-        samples = [s for s in sample(client) if s.experiment_id != own_id or not config.actions]
+        samples = [s for s in reader.samples() if s.experiment_id != own_id or not config.actions]
         return ForeignRuns(experiments=samples, suggested=_suggestions(samples, config))
-    feed = Sources(client, config.memory.sources, own_id)
+    feed = Sources(reader, config.memory.sources, own_id)
     warnings = feed.refresh()
-    bases = ask(client, own_id, OUR_BASES, BASES, "attributes.start_time DESC") if own else []
+    bases = reader.newest(own_id, OUR_BASES, BASES) if own_id else []
     readings = feed.readings(_ours(outline, bases))
-    samples = _without_scores(sample(client), readings, config)
+    samples = _without_scores(reader.samples(), readings, config)
     return ForeignRuns(readings, warnings, samples, _suggestions(samples, config))
 
 

@@ -16,6 +16,7 @@ from lamdagent.evaluation.task import Task, weighted_score
 from lamdagent.libraries import quiet_libraries
 from lamdagent.memory.trial import Trial
 from lamdagent.scaling.rank_agreement import RankAgreement, rank_agreement
+from lamdagent.text import json_text
 from lamdagent.tracking import schema
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lamdagent.loop.terminal import Terminal
     from lamdagent.scaling.replay_setup import ReplaySetup
     from lamdagent.tracking.runs import RunRecord
-    from lamdagent.tracking.store import Store
+    from lamdagent.tracking.store import RunStore
 
 FEWEST = 2
 """Pipelines that a ranking needs."""
@@ -110,10 +111,10 @@ def _arranged(composed: Composed, config: Config, search_run_id: str | None) -> 
     return setup
 
 
-def _search_to_compare(config: Config, search_run_id: str | None) -> "tuple[Store, RunRecord]":
+def _search_to_compare(config: Config, search_run_id: str | None) -> "tuple[RunStore, RunRecord]":
     from lamdagent.api.trials import existing_store
     from lamdagent.scaling.pipeline_records import last_search
-    from lamdagent.weights.restore import open_store_of, read_run
+    from lamdagent.tracking.reading import open_store_of, read_run
 
     if search_run_id is None:
         store = existing_store(config, "transfer")
@@ -127,7 +128,7 @@ def _search_to_compare(config: Config, search_run_id: str | None) -> "tuple[Stor
     return store, search
 
 
-def _ranked(store: "Store", search: "RunRecord") -> "list[RunRecord]":
+def _ranked(store: "RunStore", search: "RunRecord") -> "list[RunRecord]":
     """What the search chose, best first on its own tasks."""
     from lamdagent.planning.plan import make_outline
     from lamdagent.scaling.pipeline_records import chosen_by, settings_of
@@ -166,8 +167,9 @@ def _write(ended: "Ended", top: int) -> None:
     found = _compared(ended, top)
     figures = found.record if found else {}
     rows = [{"then": _plain(pair.then), "now": _plain(pair.now)} for pair in _scored(pairs_of(ended.steps))]
-    store.log_dict(run_id, schema.TRANSFER, {**figures, "pairs": rows, "left_out": list(_left_out(ended))})
-    store.log_metrics(run_id, {f"transfer.{key}": float(value) for key, value in figures.items() if value is not None})
+    text = json_text({**figures, "pairs": rows, "left_out": list(_left_out(ended))})
+    metrics = {f"transfer.{key}": float(value) for key, value in figures.items() if value is not None}
+    store.update(run_id, metrics=metrics, texts={schema.TRANSFER: text})
 
 
 def _plain(trial: Trial) -> dict[str, Any]:

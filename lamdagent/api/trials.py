@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from lamdagent.planning.plan import Plan
-    from lamdagent.tracking.store import Store
+    from lamdagent.tracking.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -101,29 +101,30 @@ def history(
     return Trials(history_of(store, outline), outline.tasks)
 
 
-def existing_store(config: Config, who: str) -> "Store":
+def existing_store(config: Config, who: str) -> "RunStore":
     """The store, opened at an experiment that is there; `who` asks, as the message says.
 
     Raises:
         UserError: there is no store, or no such experiment in it.
     """
-    from lamdagent.memory.external.feed import open_to_read
-    from lamdagent.tracking.store import Store
+    from lamdagent.tracking.external import open_to_read
+    from lamdagent.tracking.store import RunStore
 
     name = config.tracking.experiment
-    if open_to_read(config.tracking.uri).get_experiment_by_name(name) is None:
+    if not open_to_read(config.tracking.uri).experiment_id(name):
         raise UserError(f"{who}: the store has no experiment {name!r}; set tracking.experiment")
-    return Store(config.tracking.uri, name)
+    return RunStore(config.tracking.uri, name)
 
 
-def history_of(store: "Store", outline: "Plan") -> History:
+def history_of(store: "RunStore", outline: "Plan") -> History:
     """Everything in the experiment, scored on the outline's tasks."""
     from lamdagent.memory.history import build_history
+    from lamdagent.tracking.reading import read_every_run
 
-    return build_history(store.every(), outline.types, outline.datasets, outline.tasks)
+    return build_history(read_every_run(store), outline.types, outline.datasets, outline.tasks)
 
 
-def _outline(store: "Store", node: DictConfig) -> "Plan":
+def _outline(store: "RunStore", node: DictConfig) -> "Plan":
     from lamdagent.planning.plan import make_outline
 
     config = read(node)

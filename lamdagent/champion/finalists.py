@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from lamdagent.champion.promotion import PromotionResult, promotion_results
 from lamdagent.evaluation.gain import Gain, Items, gain_over
@@ -13,7 +12,7 @@ from lamdagent.memory.trial import POLICY, History, Trial
 from lamdagent.tracking import schema
 from lamdagent.tracking.runs import RunRecord
 from lamdagent.tracking.samples import items_of
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def finalists(history: History, most: int) -> list[Trial]:
 
 
 def promote(
-    best: Sequence[Trial], history: History, store: Store, tasks: Sequence[Task], min_gain_in_stderr: float
+    best: Sequence[Trial], history: History, store: RunStore, tasks: Sequence[Task], min_gain_in_stderr: float
 ) -> Promotion | None:
     """The promotion of the finalists `best`; None where no base has a score. Nothing is written."""
     base = history.base()
@@ -61,7 +60,7 @@ def champion_of_more_data(records: Sequence[RunRecord], scope: float | None) -> 
 
 
 def _gains(
-    trials: Sequence[Trial], base: Trial, history: History, store: Store, tasks: Sequence[Task], split: Split
+    trials: Sequence[Trial], base: Trial, history: History, store: RunStore, tasks: Sequence[Task], split: Split
 ) -> Mapping[str, Gain]:
     """Run id -> gain over the base on the split, for the trials where both have scores there."""
     found: dict[str, Gain] = {}
@@ -78,7 +77,7 @@ def _scores(trial: Trial, split: Split) -> Mapping[str, Score]:
     return trial.scores if split == "search" else trial.test_scores
 
 
-def _items(store: Store, trial: Trial, history: History, tasks: Sequence[Task], split: Split) -> Items:
+def _items(store: RunStore, trial: Trial, history: History, tasks: Sequence[Task], split: Split) -> Items:
     """The item scores of every run that has measured the model.
 
     Runs whose items cannot be read are left out: their gain is computed unpaired.
@@ -88,5 +87,5 @@ def _items(store: Store, trial: Trial, history: History, tasks: Sequence[Task], 
     measured = [t for t in history.trials if t.model and t.model.fingerprint == own]
     for run_id in filter(None, (run_id for t in measured for run_id in (t.reused, t.run_id))):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            found |= store.courier.attempt(partial(items_of, store.client, run_id, split, tasks)) or {}
+            found |= items_of(store, run_id, split, tasks)
     return found

@@ -16,7 +16,7 @@ from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan
 from lamdagent.tracking.lineage import runs_page
 from lamdagent.tracking.schema import CHAMPION_ALIAS, MODEL_CARD, MODEL_FOLDER, REBUILD_FOLDER
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.store import RunStore
 
 REGISTER_S = 3600.0
 """Longest time that the registry may take for the weights."""
@@ -26,7 +26,7 @@ class Runs(Protocol):
     """The part of the run writer that registration needs."""
 
     @property
-    def store(self) -> Store:
+    def store(self) -> RunStore:
         """The store of the runs."""
         ...
 
@@ -65,13 +65,13 @@ def register(
     return f"{said}\n{_write_commands(champion, history, runs, plan)}"
 
 
-def _write_card(champion: Trial, model: Model, history: History, store: Store, plan: Plan) -> str:
+def _write_card(champion: Trial, model: Model, history: History, store: RunStore, plan: Plan) -> str:
     """The model card, after it is stored on the run."""
     card = model_card(champion, history, plan, runs_page(store.uri, store.experiment_id))
-    store.log_text(champion.run_id, MODEL_CARD, card)
+    store.update(champion.run_id, texts={MODEL_CARD: card})
     if model.location == f"runs:/{champion.run_id}/{MODEL_FOLDER}":
         # Beside the weights too: the folder can go to a hub as it is.
-        store.log_text(champion.run_id, f"{MODEL_FOLDER}/README.md", card)
+        store.update(champion.run_id, texts={f"{MODEL_FOLDER}/README.md": card})
     return card
 
 
@@ -82,5 +82,5 @@ def _write_commands(champion: Trial, history: History, runs: Runs, plan: Plan) -
             write(champion, history, plan, Path(work), runs.rows)
         except UserError as error:
             return f"no plain commands make it again: {error}"
-        runs.store.log_folder(champion.run_id, REBUILD_FOLDER, Path(work))
+        runs.store.update(champion.run_id, folders={REBUILD_FOLDER: Path(work)})
     return f"`sh rebuild.sh` in the artifact {REBUILD_FOLDER}/ of its run makes it again without this package"

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from lamdagent.text import hide_logins
+
 T = TypeVar("T")
 
 
@@ -90,5 +92,5 @@ def redact(fault: Exception) -> str:
     for name, value in os.environ.items():
         if len(value) >= 6 and re.search(r"KEY|TOKEN|SECRET|PASSWORD", name, re.I):
             text = text.replace(value, "***")
-    text = re.sub(r"//[^/@\s]+@", "//***@", text)
+    text = hide_logins(text)
     return re.sub(r"\b(sk-|Bearer )[\w.-]+", r"\1***", text)[:300]

@@ -6,6 +6,7 @@ from lamdagent.champion.finalists import champion_of, champion_of_more_data, fin
 from lamdagent.champion.promotion import PromotionResult
 from lamdagent.champion.registration import register
 from lamdagent.champion.seed_repeats import SeedRepeats
+from lamdagent.champion.writing import write_promotion, write_seed_scores
 from lamdagent.execution.executor import Failed, Finished, Job
 from lamdagent.loop.effects import perform
 from lamdagent.loop.landed import SaveCosts
@@ -29,7 +30,7 @@ def conclude(phase: Phase, search: Session, reason: str) -> Result:
     promotions = promote_finalists(best, search) if best or not search.world.replay else ()
     repeat_with_seeds([result.trial for result in promotions], phase, search)
     history = search.history()
-    champion = champion_of(promotions, history, search.world.runs.store.real)
+    champion = champion_of(promotions, history, search.world.runs.store.resolve_run_id)
     registered = register_champion(champion, search)
     replayed = tuple(phase.replay.results(history)) if search.world.replay and phase.replay else ()
     return Result(history, champion, registered, reason, promotions, replayed)
@@ -60,7 +61,7 @@ def promote_finalists(best: Sequence[Trial], search: Session) -> tuple[Promotion
     found = promote(best, history, runs.store, plan.tasks, plan.config.champion.beyond)
     if found is None:
         return ()
-    runs.promoted(found.results, found.tests, found.base, history)
+    write_promotion(runs.store, runs.search_run.run_id, found, history)
     return found.results
 
 
@@ -76,7 +77,7 @@ def repeat_with_seeds(best: Sequence[Trial], last: Phase, search: Session) -> No
         repeats = SeedRepeats(best, search.history(), search.plan.types, seeds)
         loop(seed_repeats(last, repeats), search)
         for variance in repeats.variances(search.history()):
-            search.world.runs.repeated(variance)
+            write_seed_scores(search.world.runs.store, variance)
             search.world.view.say(str(variance))
     search.world.stop.check()
 
@@ -89,8 +90,8 @@ def register_champion(champion: Trial | None, search: Session) -> str | None:
     if not world.settled():
         return f"champion: {champion.run_id}, not registered while the store is away"
     history = search.history()
-    run_id = world.runs.store.real(champion.run_id)
-    if other := champion_of_more_data(world.runs.records(), search.plan.config.scope):
+    run_id = world.runs.store.resolve_run_id(champion.run_id)
+    if other := champion_of_more_data(world.runs.search_run.records(), search.plan.config.scope):
         return f"champion: {run_id}, not registered: {other} was chosen with more of the data and stays"
     return register(history.by_run[run_id], history, world.runs, search.execute, search.plan)
 
@@ -126,4 +127,4 @@ def _test_ended(ended: Finished | Failed, model: Model, history: History, search
         view.say(f"test of {model.name} failed: {ended.reason}", "red")
         return
     scores = {**history.scores_of(model.fingerprint, "test"), **ended.value.scores}
-    search.world.runs.tested(ended.job_id, scores, search.plan, search.jobs.output(ended.job_id))
+    search.world.runs.record_test(ended.job_id, scores, search.plan, search.jobs.output(ended.job_id))

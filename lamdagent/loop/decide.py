@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lamdagent.actions.action import Action
 from lamdagent.loop.ledger import Ledger
 from lamdagent.loop.phases import Phase
-from lamdagent.loop.run_writer import Made
+from lamdagent.loop.run_writer import ReusableWeights
 from lamdagent.selection.policy import Decision
 from lamdagent.tracking.runs import RunRecord
 
@@ -28,7 +28,7 @@ class Prior:
     """Whether it has a score on every task of this search."""
     here: bool
     """Whether it is in this search's experiment."""
-    reusable: Made | None = None
+    reusable: ReusableWeights | None = None
     """Its weights and scores where its weights are still there; None where they are gone."""
 
 
@@ -44,7 +44,7 @@ class Rescore:
     """Score the model of an older run on the tasks that are new; execute the action where its weights are gone."""
 
     decision: Decision
-    reusable: Made
+    reusable: ReusableWeights
 
 
 @dataclass(frozen=True)

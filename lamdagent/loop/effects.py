@@ -24,7 +24,7 @@ from lamdagent.loop.landed import (
 )
 from lamdagent.loop.ledger import OpenRun
 from lamdagent.loop.phases import Phase
-from lamdagent.loop.run_writer import Made
+from lamdagent.loop.run_writer import ReusableWeights
 from lamdagent.loop.session import Session
 from lamdagent.memory.trial import History
 from lamdagent.selection.policy import Decision, Turn
@@ -40,7 +40,7 @@ def carry_out(outcome: Outcome, turn: Turn, phase: Phase, search: Session) -> Ou
         case Reuse():
             _reuse(outcome, turn, search)
         case Wait(seconds):
-            search.world.runs.sign_of_life()
+            search.world.runs.search_run.heartbeat()
             time.sleep(seconds)
         case Stop(reason, fatal=True):
             search.ledger = search.ledger.stopping(reason)
@@ -53,7 +53,7 @@ def perform(effects: Sequence[Effect], phase: Phase | None, search: Session) -> 
     for effect in effects:
         match effect:
             case SaveCosts(spent):
-                runs.spent(spent)
+                runs.search_run.record_spent(spent)
             case Finish():
                 _finish(effect, search)
             case Fail(failed, None):
@@ -78,7 +78,7 @@ def show(action: Action, search: Session) -> None:
         search.world.view.trial(same[-1], history, history.base_score())
 
 
-def _start(decision: Decision, reusable: Made | None, turn: Turn, phase: Phase, search: Session) -> bool:
+def _start(decision: Decision, reusable: ReusableWeights | None, turn: Turn, phase: Phase, search: Session) -> bool:
     """Whether the run could be claimed; then its job runs, or the run has failed where the job could not be built."""
     run_id = search.world.runs.begin_action(decision, search.plan, turn.memory, turn.history)
     if run_id is None:
@@ -102,14 +102,16 @@ def _announce(run_id: str, action: Action, history: History, phase: Phase, searc
     search.world.view.begin(f"{number} {action.describe()}", best, ledger.usd, left, run_id)
 
 
-def _job(run_id: str, action: Action, reusable: Made | None, history: History, phase: Phase, search: Session) -> Job:
+def _job(
+    run_id: str, action: Action, reusable: ReusableWeights | None, history: History, phase: Phase, search: Session
+) -> Job:
     """The job that scores the `reusable` model of an older run; without one, the job that makes the model."""
     timeout_s = search.timeout_s(phase, action, history)
     if reusable is not None:
         model = dataclasses.replace(produced(action, run_id), location=reusable.weights)
         with contextlib.suppress(LamdagentError):  # the weights are gone after all: the model is made again
             job = search.jobs.eval_job(run_id, model, "search", reusable.scores)
-            search.world.runs.reused(run_id, reusable)
+            search.world.runs.record_reuse(run_id, reusable)
             reused = OpenRun(action, known=reusable.scores, weights=reusable.weights)
             search.ledger = search.ledger.opened(run_id, reused)
             return dataclasses.replace(job, timeout_s=min(job.timeout_s, timeout_s))
@@ -130,16 +132,16 @@ def _finish(done: Finish, search: Session) -> None:
     output = search.jobs.output(run_id)
     world.runs.finish(run_id, done.outcome, done.seconds, done.model, search.plan, output, search.history())
     history = search.history()
-    world.runs.progress(history, done.ended)
+    world.runs.search_run.record_progress(history, done.ended)
     if done.outcome.data and (overlap := done.outcome.data.get("overlap")):
         world.view.say(overlap, "yellow")
-    world.view.trial(history.by_run[world.runs.store.real(run_id)], history, history.base_score())
+    world.view.trial(history.by_run[world.runs.store.resolve_run_id(run_id)], history, history.base_score())
 
 
 def _retry(again: Retry, phase: Phase, search: Session) -> None:
     job = again.job
     search.world.view.say(f"{again.reason}: once more with {again.rows} rows at once, as many per step", "yellow")
-    search.world.runs.tried_again(job.id, again.rows)
+    search.world.runs.record_second_try(job.id, again.rows)
     shutil.rmtree(search.jobs.output(job.id), ignore_errors=True)
     search.jobs.output(job.id)
     timeout_s = search.timeout_s(phase, again.action, search.history())
@@ -150,6 +152,6 @@ def _reflect(run_id: str, phase: Phase, search: Session) -> None:
     if phase.reflect is None:
         return
     history, runs = search.history(), search.world.runs
-    notes = phase.reflect(history, runs.reflection, search.space(history))
+    notes = phase.reflect(history, runs.search_run.reflection, search.space(history))
     search.ledger = search.ledger.paid(notes.usd)
-    runs.remember(notes.text, notes.traces, run_id)
+    runs.search_run.record_reflection(notes.text, notes.traces, run_id)

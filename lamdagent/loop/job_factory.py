@@ -6,7 +6,7 @@ from pathlib import Path
 from lamdagent.actions.action import Action, ActionType, inputs_of
 from lamdagent.evaluation.task import Split
 from lamdagent.execution.executor import Job
-from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.run_writer import RunWriter
 from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan
@@ -20,7 +20,7 @@ EVALUATE_S = 6 * 3600.0
 class JobFactory:
     """Builds the jobs of one search; their arguments are plain values, so that a job can cross a network."""
 
-    def __init__(self, plan: Plan, journal: Journal, work: Path) -> None:
+    def __init__(self, plan: Plan, journal: RunWriter, work: Path) -> None:
         """`work`: folder for the output of jobs where artifacts are on a server."""
         self._plan = plan
         self._journal = journal

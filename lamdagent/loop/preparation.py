@@ -69,7 +69,7 @@ def search_id(plan: Plan, models: Sequence[Model], replay: Replay | None) -> str
 def resume(search: Session) -> None:
     """Open the search run, or resume one that was cut off: its costs are carried over."""
     world = search.world
-    spent = world.runs.open(search_id(world.plan, search.models, world.replay))
+    spent = world.runs.search_run.open(search_id(world.plan, search.models, world.replay))
     search.ledger = search.ledger.carried_over(spent)
     world.agent.spent_before(spent.usd)
 
@@ -91,7 +91,7 @@ def score_bases(search: Session) -> None:
         if left:
             text = f"another search scores the base {left[0].name}"
             search.world.view.begin(text, None, search.ledger.usd)
-            search.world.runs.sign_of_life()
+            search.world.runs.search_run.heartbeat()
             time.sleep(PAUSE_S)
     search.world.view.end()
 

@@ -26,7 +26,7 @@ from lamdagent.memory.text import memory_text
 from lamdagent.memory.trial import History
 from lamdagent.objects.model import Model
 from lamdagent.selection.policy import Turn
-from lamdagent.weights.disk_manager import Housekeeping
+from lamdagent.weights.disk_manager import DiskManager
 
 
 class Session:
@@ -42,8 +42,8 @@ class Session:
         """The initial models, once they are prepared."""
         self.ledger = Ledger(streak=FailureStreak(plan.config.search.failures_in_a_row))
         self.limits = Limits(plan.config.budget, at_once=world.executor.capacity)
-        self.pool = JobPool(world.executor, world.view, world.runs.sign_of_life)
-        self.disk = Housekeeping(world.runs.store, plan)
+        self.pool = JobPool(world.executor, world.view, world.runs.search_run.heartbeat)
+        self.disk = DiskManager(world.runs.store, plan)
         self.done: set[str] = set()
         """Fingerprints of choices with a finished run in the store: the history of a large experiment is an excerpt."""
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
@@ -60,12 +60,12 @@ class Session:
         self._histories = Histories(
             self.plan.types, self.plan.datasets, self.plan.tasks, phase.fraction, self.plan.resources
         )
-        self.world.runs.climbed(self.plan)
+        self.world.runs.search_run.record_rung(self.plan)
 
     def history(self) -> History:
         """Everything that the store knows now, results of other processes included, and the latest of other teams."""
         plan, runs = self.plan, self.world.runs
-        own = self._histories.history(runs.records(), runs.reflection)
+        own = self._histories.history(runs.search_run.records(), runs.search_run.reflection)
         if not plan.config.memory.sources:
             return own
         base = own.by_model.get(self.models[0].fingerprint) if self.models else None
@@ -87,11 +87,11 @@ class Session:
     def find(self, action: Action) -> Prior | None:
         """A finished run of the action, of whatever experiment; a complete one if there is any."""
         runs = self.world.runs
-        record = runs.known(action)
+        record = runs.find_finished(action)
         if record is None:
             return None
         here = record.experiment_id == runs.store.experiment_id
-        return Prior(record, runs.complete(record), here, runs.made(record))
+        return Prior(record, runs.is_complete(record), here, runs.reusable_weights(record))
 
     def reserve_s(self, history: History) -> float:
         """Expected seconds of the final test."""
@@ -132,6 +132,6 @@ def closing(search: Session) -> Iterator[None]:
         raise
     finally:
         with search.world.stop.shielded():
-            search.world.runs.spent(search.ledger.spent)
-            search.world.runs.close(status, why)
+            search.world.runs.search_run.record_spent(search.ledger.spent)
+            search.world.runs.search_run.close(status, why)
             search.work.cleanup()

@@ -54,7 +54,7 @@ def take_turn(phase: Phase, search: Session) -> Outcome:
         perform([SaveCosts(search.ledger.spent)], phase, search)
 
     def disk_full(action: Action) -> str | None:
-        return search.disk.no_room(action, history, search.world.runs.search_run_id) or None
+        return search.disk.disk_full_reason(action, history, search.world.runs.search_run.run_id) or None
 
     outcome = decide(phase, decision, search.ledger, stop.requested, search.find, disk_full)
     return carry_out(outcome, turn, phase, search)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from lamdagent.champion.promotion import PromotionResult
 from lamdagent.execution.executor import Executor
-from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.run_writer import RunWriter
 from lamdagent.loop.shutdown import GracefulShutdown
 from lamdagent.loop.terminal import Terminal
 from lamdagent.memory.trial import History, Trial
@@ -28,7 +28,7 @@ class World:
     """Everything that a search talks to, made once."""
 
     plan: Plan
-    runs: Journal
+    runs: RunWriter
     """The store, in the words of the search."""
     executor: Executor
     agent: Agent
@@ -41,13 +41,13 @@ class World:
 
     def settled(self) -> bool:
         """Whether the store has everything; waits for a store that is away, but `PATIENCE_S` in all."""
-        courier = self.runs.store.courier
-        patience_s = self.patience.left_s if courier.waiting else 0.0
+        store = self.runs.store
+        patience_s = self.patience.left_s if store.backlog else 0.0
         if patience_s:
             self.patience.left_s = 0.0
             text = f"the store does not answer; waiting up to {patience_s / 60:.0f} minutes (Ctrl-C: later)"
             self.view.say(text, "yellow")
-        return courier.settle(patience_s)
+        return store.flush(patience_s)
 
 
 @dataclass(frozen=True)

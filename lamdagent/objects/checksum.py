@@ -20,8 +20,8 @@ GARBLED = (ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
-class Seal:
-    """What is kept of weights, so that they are known again."""
+class WeightsHash:
+    """What is kept of weights, by which they are recognised."""
 
     sha256: str
     """Hex digest of names, types, shapes and contents of all tensors, in the order of their names."""
@@ -40,8 +40,8 @@ class _Tensor:
     length: int
 
 
-def seal(folder: Path) -> Seal:
-    """The seal of the model in `folder`: one reading of all its bytes.
+def hash_weights(folder: Path) -> WeightsHash:
+    """The hash of the model in `folder`: one reading of all its bytes.
 
     Raises:
         ActionFailed: kind `bad_model`: its weights are not whole.
@@ -53,7 +53,7 @@ def seal(folder: Path) -> Seal:
             file.seek(tensor.start)
             for piece in _pieces(file, tensor.length):
                 total.update(piece)
-    return Seal(total.hexdigest(), size_of(folder))
+    return WeightsHash(total.hexdigest(), size_of(folder))
 
 
 def size_of(folder: Path) -> int:
@@ -62,7 +62,7 @@ def size_of(folder: Path) -> int:
 
 
 def check(folder: Path, sha256: str = "") -> None:
-    """Prove that the weights in `folder` are whole and, with `sha256`, that they are the sealed ones.
+    """Prove that the weights in `folder` are whole and, with `sha256`, that they are the hashed ones.
 
     The first takes milliseconds. The second reads every byte, once for each state of the files in this process.
 
@@ -77,7 +77,7 @@ def check(folder: Path, sha256: str = "") -> None:
 
 @functools.lru_cache(maxsize=256)
 def _sealed(folder: Path, state: str) -> str:
-    return seal(folder).sha256
+    return hash_weights(folder).sha256
 
 
 def _state(files: set[Path]) -> str:

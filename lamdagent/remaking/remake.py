@@ -16,9 +16,9 @@ from lamdagent.errors import NotRebuilt, UserError
 from lamdagent.evaluation.task import Score
 from lamdagent.execution.executor import Executor, Failed, Job, Update
 from lamdagent.loop.job_factory import EVALUATE_S, PREPARE_S
-from lamdagent.loop.run_writer import tasks_tag
+from lamdagent.loop.run_content import tasks_tag
 from lamdagent.memory.references import recorded_inputs
-from lamdagent.objects.checksum import Seal
+from lamdagent.objects.checksum import WeightsHash
 from lamdagent.objects.object_kinds import load_resource, section_of
 from lamdagent.objects.reference import DATASET, ObjectRef
 from lamdagent.objects.rows import load_dataset
@@ -27,9 +27,10 @@ from lamdagent.remaking.proof import difference, items_of, read_items, within_no
 from lamdagent.remaking.rebuilt import Rebuilt
 from lamdagent.tracking import schema
 from lamdagent.tracking.datasets import made_rows
+from lamdagent.tracking.reading import read_run, read_text
 from lamdagent.tracking.runs import RunRecord
-from lamdagent.tracking.store import Store
-from lamdagent.weights.restore import put_back, read_run, read_text
+from lamdagent.tracking.store import RunStore
+from lamdagent.tracking.weights import put_back
 from lamdagent.worker.make import Outcome
 
 Step = Mapping[str, Any]
@@ -43,13 +44,13 @@ class Made:
     """A model that was made again."""
 
     folder: Path
-    sealed: Seal
+    hashed: WeightsHash
 
 
 class Rebuilder:
     """Makes models again in a folder of its own, each once, however many others start from it."""
 
-    def __init__(self, store: Store, executor: Executor, work: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, store: RunStore, executor: Executor, work: Path, say: Callable[[str], None]) -> None:
         """`work` is where a rename can publish from, if that is a folder of this machine."""
         self._store = store
         self._executor = executor
@@ -65,16 +66,16 @@ class Rebuilder:
             NotRebuilt: nothing was published.
         """
         made = self._make(record)
-        equal = made.sealed.sha256 == record.tags.get(schema.WEIGHTS_SHA256)
+        equal = made.hashed.sha256 == record.tags.get(schema.WEIGHTS_SHA256)
         proof = "the same weights, by checksum" if equal else self._compared(record, made)
         tags = {
-            schema.WEIGHTS_SHA256: made.sealed.sha256,
-            schema.WEIGHTS_BYTES: str(made.sealed.bytes),
+            schema.WEIGHTS_SHA256: made.hashed.sha256,
+            schema.WEIGHTS_BYTES: str(made.hashed.bytes),
             schema.REBUILT: json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "proof": proof}),
             schema.PRUNED: "",
         }
         put_back(self._store, record.run_id, made.folder, tags)
-        return Rebuilt(record.run_id, proof, made.sealed.bytes)
+        return Rebuilt(record.run_id, proof, made.hashed.bytes)
 
     def _make(self, record: RunRecord) -> Made:
         if record.run_id not in self._made:
@@ -132,10 +133,10 @@ class Rebuilder:
             return self._place(read_run(self._store, other), given)
         if record.tags.get(schema.PRUNED):
             made = self._make(record)
-            return str(made.folder), made.sealed.sha256
+            return str(made.folder), made.hashed.sha256
         location = record.tags.get(schema.WEIGHTS) or given
         is_address = location.startswith(("runs:/", "models:/"))
-        folder = str(self._store.folder(location)) if is_address else location
+        folder = str(self._store.weights(location)) if is_address else location
         return folder, record.tags.get(schema.WEIGHTS_SHA256, "")
 
     def _initial(self, record: RunRecord) -> str:

@@ -10,10 +10,10 @@ import yaml
 from lamdagent.errors import UserError
 from lamdagent.memory.trial import POLICY
 from lamdagent.tracking import schema
-from lamdagent.tracking.queries import ask
+from lamdagent.tracking.reading import read_run, read_text
 from lamdagent.tracking.runs import RunRecord, is_ours
-from lamdagent.tracking.store import MAX_TRIALS, Store
-from lamdagent.weights.restore import read_run, read_text
+from lamdagent.tracking.searches import trials_of
+from lamdagent.tracking.store import RunStore
 
 SEARCHES = 100
 """The number of newest searches of an experiment that `last_search` looks at."""
@@ -29,7 +29,7 @@ class PipelineRecords:
     """Search run id -> the configuration that the search was started with."""
 
 
-def read_pipelines(store: Store, run_ids: Sequence[str]) -> PipelineRecords:
+def read_pipelines(store: RunStore, run_ids: Sequence[str]) -> PipelineRecords:
     """The pipelines of the runs, which may be of any experiment.
 
     Raises:
@@ -51,14 +51,14 @@ def read_pipelines(store: Store, run_ids: Sequence[str]) -> PipelineRecords:
     return PipelineRecords(tuple(found.values()), {run_id: settings_of(store, run_id) for run_id in searches})
 
 
-def last_search(store: Store) -> RunRecord:
+def last_search(store: RunStore) -> RunRecord:
     """The newest search of the experiment that has finished and chose its actions itself.
 
     Raises:
         UserError: there is none.
     """
     where = f"tags.`{schema.KIND}` = 'search'"
-    found = ask(store.client, store.experiment_id, where, SEARCHES, "attributes.start_time DESC")
+    found = store.query(where, SEARCHES)
     own = (r for r in found if is_ours(r) and r.status == "FINISHED" and not r.tags.get(schema.REPLAYS))
     search = next(own, None)
     if search is None:
@@ -66,14 +66,14 @@ def last_search(store: Store) -> RunRecord:
     return search
 
 
-def chosen_by(store: Store, search_run_id: str) -> list[RunRecord]:
+def chosen_by(store: RunStore, search_run_id: str) -> list[RunRecord]:
     """The finished actions that a search chose, oldest first, without repeats."""
-    found = store.trials_of(search_run_id)[:MAX_TRIALS]
+    found = trials_of(store, search_run_id)
     own = [r for r in found if r.kind == "action" and r.status == "FINISHED" and not r.tags.get(schema.REPLAY_OF)]
     return [record for record in reversed(own) if record.tags.get(schema.POLICY) != POLICY]
 
 
-def settings_of(store: Store, search_run_id: str) -> Mapping[str, Any]:
+def settings_of(store: RunStore, search_run_id: str) -> Mapping[str, Any]:
     """The composed configuration of a search.
 
     Raises:

@@ -48,7 +48,7 @@ def root_of(client: MlflowClient, uri: str) -> tuple[str, str]:
     return uri, ""
 
 
-def look(client: MlflowClient, uri: str) -> Weights:
+def inspect(client: MlflowClient, uri: str) -> Weights:
     """What `uri` (see `root_of`) holds, from names of files and config.json alone; what is wrong is in `problem`."""
     try:
         root, path = root_of(client, uri)
@@ -67,7 +67,7 @@ def look(client: MlflowClient, uri: str) -> Weights:
     return Weights(uri, one_line(names[0], 100), size if isinstance(size, int) else 0)
 
 
-def gathered(client: MlflowClient, uri: str) -> Path:
+def materialize(client: MlflowClient, uri: str) -> Path:
     """Local folder in Hugging Face layout of `uri` (see `root_of`); in place where it already is one.
 
     Otherwise links to local files, or downloads, in the user's cache: what belongs to others is never written to.
@@ -88,7 +88,7 @@ def gathered(client: MlflowClient, uri: str) -> Path:
         raise UserError(f"The model {uri} cannot be read: {one_line(error, 200)}") from None
 
 
-def settle(work: Path, target: Path) -> None:
+def move_into_place(work: Path, target: Path) -> None:
     """Rename a complete folder into place; whoever comes second throws its own away."""
     import shutil
 
@@ -114,7 +114,7 @@ def _collect(client: MlflowClient, root: str, files: Files) -> Path:
                 (work / name).symlink_to(local / path)
             else:
                 os.replace(_repository(client, root).download_artifacts(path, scratch), work / name)
-    settle(work, target)
+    move_into_place(work, target)
     return target
 
 

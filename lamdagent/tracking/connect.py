@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lamdagent.errors import UserError
-from lamdagent.tracking.indexes import tune
+from lamdagent.text import hide_passwords
+from lamdagent.tracking.indexes import ensure_indexes
 from lamdagent.tracking.relocate import ARTIFACTS
 
 # No "View run at" lines between ours.
@@ -25,7 +26,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
-from lamdagent.tracking.outage import patience
+from lamdagent.tracking.outage import http_retries
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +78,10 @@ def open_client(uri: str, *, ours: bool = False) -> MlflowClient:
         return _open_server(uri)
     probe_database(uri)
     with _one_at_a_time(uri):
-        tuned = tune(uri, ours=ours)  # before MLflow's connections load what statistics there are
+        indexed = ensure_indexes(uri, ours=ours)  # before MLflow's connections load what statistics there are
         client = _first_answer_of_database(uri)
-        if not tuned:
-            tune(uri, ours=ours)
+        if not indexed:
+            ensure_indexes(uri, ours=ours)
         return client
 
 
@@ -138,11 +139,6 @@ def sqlite_file(uri: str) -> Path:
     return Path(uri.partition(":///")[2])
 
 
-def hide_password(uri: str) -> str:
-    """`uri`, or a text with addresses in it, as it may be shown and stored: never with a password."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", uri)
-
-
 @contextmanager
 def _unless_locked() -> Iterator[None]:
     """Leave tuning to the next start while another program holds the file, such as one that creates the tables."""
@@ -157,7 +153,10 @@ def _unless_locked() -> Iterator[None]:
 
 def _open_server(uri: str) -> MlflowClient:
     """A client of a tracking server. Where nobody listens this fails at once; a server that is busy gets its time."""
-    with patience(1, ANSWER_TIMEOUT_S), _told_after(PROBE_TIMEOUT_S, f"Waiting for {hide_password(uri)} to answer."):
+    with (
+        http_retries(1, ANSWER_TIMEOUT_S),
+        _told_after(PROBE_TIMEOUT_S, f"Waiting for {hide_passwords(uri)} to answer."),
+    ):
         return _first_answer(uri)
 
 
@@ -215,11 +214,11 @@ def _explain(message: str) -> str:
 
 
 def _fault(uri: str, problem: str) -> UserError:
-    return UserError(f"tracking.uri: {hide_password(uri)} {problem}. Allowed: {ALLOWED}.")
+    return UserError(f"tracking.uri: {hide_passwords(uri)} {problem}. Allowed: {ALLOWED}.")
 
 
 def _first_line(error: object) -> str:
-    text = hide_password(str(error)).strip()
+    text = hide_passwords(error).strip()
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 

@@ -12,10 +12,11 @@ from lamdagent.objects.gathered import ROWS
 from lamdagent.objects.reference import ObjectRef
 from lamdagent.objects.rows import cached_path, fingerprint_of_rows, store_rows
 from lamdagent.text import one_line
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.patch import resolved
+from lamdagent.tracking.store import RunStore
 
 
-def rows_of(store: Store, dataset: Dataset) -> Path:
+def rows_of(store: RunStore, dataset: Dataset) -> Path:
     """The file of its rows in the user's cache, downloaded once.
 
     Raises:
@@ -24,7 +25,7 @@ def rows_of(store: Store, dataset: Dataset) -> Path:
     return made_rows(store, dataset.ref, dataset.path)
 
 
-def made_rows(store: Store, ref: ObjectRef, path: str) -> Path:
+def made_rows(store: RunStore, ref: ObjectRef, path: str) -> Path:
     """The file, in the user's cache, of the rows of a dataset that an action made; `path`: `runs:/...` of its folder.
 
     Raises:
@@ -33,7 +34,7 @@ def made_rows(store: Store, ref: ObjectRef, path: str) -> Path:
     there = cached_path(ref.fingerprint)
     if there.exists():
         return there
-    uri = f"{store.located(path)}/{ROWS}"
+    uri = f"{resolved(path, store.resolve_run_id)}/{ROWS}"
     with tempfile.TemporaryDirectory() as work:
         try:
             found = download_artifacts(uri, dst_path=work, tracking_uri=store.client.tracking_uri)

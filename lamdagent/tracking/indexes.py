@@ -15,8 +15,10 @@ PATIENCE_S = 5
 """How long another program may hold the tables; then the next start makes the indexes."""
 
 
-def tune(uri: str, *, ours: bool) -> bool:
-    """Indexes for an SQLite or PostgreSQL store that is `ours`, statistics for any SQLite file; whether they are there.
+def ensure_indexes(uri: str, *, ours: bool) -> bool:
+    """Whether an SQLite or PostgreSQL store that is `ours` has our indexes, and any SQLite file statistics, as wanted.
+
+    What is missing is made.
 
     Without statistics SQLite plans a sort by a metric over 100,000 runs so badly that it takes over eight minutes, with
     them under a second. A sample of them costs 10 ms however large the file. What is connected already goes on with

@@ -1,6 +1,5 @@
 """Who descends from whom, said three times: our tag, MLflow's model inputs and outputs, links for people."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStatus
 
-from lamdagent.tracking.run_info import Acquaintance
+from lamdagent.text import without_login
+from lamdagent.tracking.run_info import RunInfo
 from lamdagent.tracking.schema import WEIGHTS
 
 
@@ -24,14 +24,14 @@ class ModelEntry:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def link_parents(client: MlflowClient, run_id: str, parents: Sequence[Acquaintance]) -> None:
+def link_parents(client: MlflowClient, run_id: str, parents: Sequence[RunInfo]) -> None:
     """Make the parents' models inputs of the run; a foreign run without a LoggedModel stays in tag and description."""
     ids = [parent.model_id for parent in parents if parent.model_id]
     if ids:
         client.log_inputs(run_id, models=[LoggedModelInput(model_id) for model_id in dict.fromkeys(ids)])
 
 
-def add_model(client: MlflowClient, run: Acquaintance, entry: ModelEntry, *, again: bool = False) -> str:
+def add_model(client: MlflowClient, run: RunInfo, entry: ModelEntry, *, again: bool = False) -> str:
     """Make `entry` an output of the run and return its id; a second call returns the first one's.
 
     `again`: an earlier call may have been cut off between the model and its link, so the model is looked for.
@@ -53,7 +53,7 @@ def add_model(client: MlflowClient, run: Acquaintance, entry: ModelEntry, *, aga
     return str(model.model_id)
 
 
-def describe(parents: Sequence[Acquaintance], text: str) -> str:
+def describe(parents: Sequence[RunInfo], text: str) -> str:
     """The run's description: `text` and a link to every parent that MLflow's UI opens."""
     if not parents:
         return text
@@ -62,11 +62,15 @@ def describe(parents: Sequence[Acquaintance], text: str) -> str:
 
 def runs_page(uri: str, experiment_id: str) -> str:
     """What a run id is appended to for its page; of a store without a server, the path in whatever UI shows it."""
-    server = re.sub(r"//[^/@]*@", "//", uri) + "/" if uri.startswith("http") else ""  # cards are published: no password
-    return f"{server}#/experiments/{experiment_id}/runs/"
+    return f"{server_page(uri)}#/experiments/{experiment_id}/runs/"
 
 
-def link(run: Acquaintance) -> str:
+def server_page(uri: str) -> str:
+    """Where MLflow's UI is when the store is a server, without a login; empty for a database."""
+    return without_login(uri).rstrip("/") + "/" if uri.startswith("http") else ""
+
+
+def link(run: RunInfo) -> str:
     """Markdown link to a run's page, good on every server and under every path prefix."""
     name = "".join(letter for letter in run.name or run.run_id if letter not in "[]()<>\\`\n")
     return f"[{name}](#/experiments/{run.experiment_id}/runs/{run.run_id})"

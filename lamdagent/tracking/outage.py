@@ -1,4 +1,4 @@
-"""Outages of a store: which faults mean later and which mean never, and when to ask again."""
+"""Outages of a store: which faults pass and which never do, and when to ask again."""
 
 import logging
 import os
@@ -27,6 +27,8 @@ NEVER_STATUS = (400, 405, 410, 411, 413, 414, 415, 422, 431, 501)
 """The same of an artifact server. 404 is what a proxy says while the server behind it is away."""
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Between two questions to a store that did not answer."""
+STORE_FAULTS: tuple[type[Exception], ...] = (MlflowException, OSError)
+"""What a question to a store raises when the store cannot answer it: for callers that go on without the answer."""
 RETRIES, BACKOFF = "3", "1"
 """Of MLflow's own requests, unless the user has set them: seconds, where its defaults take minutes of a search."""
 
@@ -44,16 +46,16 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, OSError | sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError)
 
 
-class Line:
-    """What is known of the way to the store: open until a fault is seen, then tried again at growing intervals."""
+class CircuitBreaker:
+    """Closed until a fault is seen; then the store is tried again at growing intervals, until it answers."""
 
     def __init__(self) -> None:
-        """Open."""
+        """Closed: the store is taken to answer."""
         self._faults = 0
         self._again = 0.0
 
     @property
-    def open(self) -> bool:
+    def closed(self) -> bool:
         """Whether the last thing heard of the store was an answer."""
         return self._faults == 0
 
@@ -67,18 +69,18 @@ class Line:
         """Seconds until it may be asked again."""
         return max(0.0, self._again - time.monotonic())
 
-    def failed(self) -> None:
-        """A fault was seen."""
+    def record_failure(self) -> None:
+        """Note a fault of the store."""
         self._again = time.monotonic() + PAUSES_S[min(self._faults, len(PAUSES_S) - 1)]
         self._faults += 1
 
-    def answered(self) -> None:
-        """The store answers."""
+    def record_success(self) -> None:
+        """Note an answer of the store."""
         self._faults, self._again = 0, 0.0
 
 
-def be_brisk() -> None:
-    """Give up a request within seconds, since what cannot be written is kept; and leave the faults to us to report."""
+def fail_fast() -> None:
+    """Make MLflow give up a request within seconds, since what cannot be written is kept; we report the faults."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", BACKOFF)
     # MLflow would print the traceback of every refused connection and locked database.
@@ -86,8 +88,8 @@ def be_brisk() -> None:
 
 
 @contextmanager
-def patience(retries: int, timeout_s: int | None = None) -> Iterator[None]:
-    """So many retries of MLflow's REST calls, and such a timeout; what held before comes back afterwards."""
+def http_retries(retries: int, timeout_s: int | None = None) -> Iterator[None]:
+    """Retry MLflow's REST calls this often, with this timeout, inside the block; afterwards as before."""
     values = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
     if timeout_s is not None:
         values["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout_s)

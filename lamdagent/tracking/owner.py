@@ -73,24 +73,24 @@ def of_this_host(text: str) -> bool:
     return (owner.host, owner.boot, owner.namespace) == (here.host, here.boot, here.namespace) and owner.ticks > 0
 
 
-class Watch:
-    """How long others have been silent, by a clock of our own that never jumps: set once, then steady."""
+class HeartbeatMonitor:
+    """How long others have been silent, by a clock of our own that is set once and never jumps."""
 
     def __init__(self) -> None:
-        """Nobody has been seen yet."""
+        """No heartbeat has been seen yet."""
         self._set = time.time() - time.monotonic()
         self._seen: dict[str, tuple[int, float | None]] = {}
 
-    def silent_s(self, who: str, sign_ms: int) -> float:
-        """Seconds since the last sign of life, which says that it was given at `sign_ms` since the epoch.
+    def silent_s(self, sender: str, sent_ms: int) -> float:
+        """Seconds since the last heartbeat, which carries the sender's own timestamp, `sent_ms` since the epoch.
 
-        What it says counts only until `who` gives another sign before our eyes: then we know when that was.
+        The sender's timestamp counts until we have seen one heartbeat arrive ourselves.
         """
         now = time.monotonic()
-        last, changed = self._seen.get(who, (sign_ms, None))
-        changed = now if last != sign_ms else changed
-        self._seen[who] = (sign_ms, changed)
-        return now - changed if changed is not None else self._set + now - sign_ms / 1000
+        last, changed = self._seen.get(sender, (sent_ms, None))
+        changed = now if last != sent_ms else changed
+        self._seen[sender] = (sent_ms, changed)
+        return now - changed if changed is not None else self._set + now - sent_ms / 1000
 
 
 def _read(path: str) -> str:

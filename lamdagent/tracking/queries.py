@@ -1,8 +1,11 @@
 """Bounded questions to the store: the best, the newest, the failed, the running, never all."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 from lamdagent.libraries import uncollected
 from lamdagent.tracking.runs import RunRecord, is_ours, record_of
@@ -16,46 +19,45 @@ from lamdagent.tracking.schema import (
 if TYPE_CHECKING:  # a plan needs records, but no MLflow, whose import takes seconds
     from mlflow import MlflowClient
 
-
 OURS = f"tags.`{SCHEMA_TAG}` = '{SCHEMA}'"
 """Filter for runs that this package wrote."""
 
 
 BEST, NEWEST, FAILED, BASES = 300, 500, 100, 100
-"""Runs of each sort that are read: all of an experiment of up to `NEWEST` runs, the telling ones of a larger one."""
-
-
+"""Runs of each sort in a working set: of an experiment of up to `NEWEST` runs, that is all of them."""
 ANCESTORS = 500
 """Most ancestors that are read besides."""
-
-
 PAGE = 500
 """Runs asked for at once; the time per run does not depend on it."""
+EXPERIMENTS_S = 60.0
+"""Seconds for which a list of all experiments is good: a new one has hardly anything in it."""
+NEWEST_FIRST = "attributes.start_time DESC"
+"""Order of MLflow's answers."""
 
 
-def telling(
+def working_set(
     client: "MlflowClient", experiment_id: str, *, best: int = BEST, newest: int = NEWEST, failed: int = FAILED
 ) -> list[RunRecord]:
-    """Our runs that tell the most, oldest first; of an experiment with fewer than `newest` runs: all of ours.
+    """The runs of ours that a search needs to know, oldest first: of an experiment of up to `newest` runs, all.
 
-    These are the newest, the best actions by the logged score, the latest failures, the bases, all that is running, and
-    the ancestors of all these within the experiment. The time depends on these numbers and hardly on the experiment.
+    Of a larger one they are the newest, the best actions by the logged score, the latest failures, the bases, all that
+    is running, and the ancestors of all these within the experiment. The time hardly depends on the experiment's size.
     """
     asked = partial(ask, client, experiment_id)
     with uncollected():  # it would walk the ORM's objects: off, a scan takes 2.6 times less
-        found = asked("", newest, "attributes.start_time DESC")
+        found = asked("", newest, NEWEST_FIRST)
         if len(found) >= newest:
             kind = f"tags.`{KIND}` = "
             found += asked(f"{kind}'action'", best, f"metrics.{SCORE} DESC")
-            found += asked("attributes.status = 'FAILED'", failed, "attributes.start_time DESC")
-            found += asked("attributes.status = 'RUNNING'", newest, "attributes.start_time DESC")
-            found += asked(f"{kind}'base'", BASES, "attributes.start_time DESC")
+            found += asked("attributes.status = 'FAILED'", failed, NEWEST_FIRST)
+            found += asked("attributes.status = 'RUNNING'", newest, NEWEST_FIRST)
+            found += asked(f"{kind}'base'", BASES, NEWEST_FIRST)
             found += _ancestors(asked, found)
     return in_order(record for record in found if is_ours(record))
 
 
-def most_telling(runs: Mapping[str, RunRecord]) -> list[RunRecord]:
-    """Of what is known, what `telling` would read."""
+def within_working_set(runs: Mapping[str, RunRecord]) -> list[RunRecord]:
+    """Those of `runs` that `working_set` would read."""
     newest = sorted(runs.values(), key=lambda r: (r.start_ms, r.run_id), reverse=True)
     scored = [r for r in newest if r.kind == "action" and r.status == "FINISHED" and SCORE in r.metrics]
     found = sorted(scored, key=lambda r: -r.metrics[SCORE])[:BEST]
@@ -72,21 +74,53 @@ def most_telling(runs: Mapping[str, RunRecord]) -> list[RunRecord]:
     return list(kept.values())
 
 
-def ask(client: "MlflowClient", experiment_id: str, where: str, most: int, order: str) -> list[RunRecord]:
-    """The first `most` runs of anyone that fit a filter, in MLflow's order, such as `attributes.start_time DESC`.
+def ask(client: "MlflowClient", experiments: str | Sequence[str], where: str, most: int, order: str) -> list[RunRecord]:
+    """The first `most` runs of anyone that fit a filter, in MLflow's order, such as `NEWEST_FIRST`.
 
     Pages are offsets, so a run that others add meanwhile may repeat one.
     """
-    found: list[RunRecord] = []
+    size = min(PAGE, most)
+    ids = [experiments] if isinstance(experiments, str) else list(experiments)
+    found = pages(lambda token: client.search_runs(ids, where, 1, size, [order], token))
+    return [record_of(run) for run in islice(chain.from_iterable(found), most)]
+
+
+def active_experiments(client: "MlflowClient") -> list[str]:
+    """Ids of the experiments that are not deleted."""
+    return [str(experiment.experiment_id) for experiment in client.search_experiments()]
+
+
+class Experiments:
+    """The active experiments of a store, asked for at most every `EXPERIMENTS_S`."""
+
+    def __init__(self, client: "MlflowClient") -> None:
+        """Nothing has been asked yet."""
+        self._client = client
+        self._ids: list[str] = []
+        self._asked = -math.inf
+
+    def ids(self) -> list[str]:
+        """Their ids."""
+        if time.monotonic() - self._asked > EXPERIMENTS_S:
+            self._ids = active_experiments(self._client)
+            self._asked = time.monotonic()
+        return self._ids
+
+
+def quoted(value: str) -> str:
+    """A string in MLflow's filter language, which has two kinds of quotes and no escapes."""
+    return f'"{value}"' if "'" in value else f"'{value}'"
+
+
+def pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """The pages of one of MLflow's searches, each asked for when it is wanted; `search` takes the page's token."""
     token = None
-    while len(found) < most:
-        size = min(PAGE, most - len(found))
-        page = client.search_runs([experiment_id], where, 1, size, [order], token)
-        found += [record_of(run) for run in page]
+    while True:
+        page = search(token)
+        yield page
         token = page.token
         if not token:
-            break
-    return found
+            return
 
 
 def _ancestors(asked: "partial[list[RunRecord]]", records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -108,11 +142,10 @@ def by_id(asked: "partial[list[RunRecord]]", run_ids: Sequence[str]) -> list[Run
     """The runs of these ids; ids that cannot be ids are left out."""
     plain = [run_id for run_id in run_ids if run_id.isalnum()]  # they come from a tag
     listed = ", ".join(f"'{run_id}'" for run_id in plain)
-    return asked(f"attributes.run_id IN ({listed})", len(plain), "attributes.start_time DESC") if plain else []
+    return asked(f"attributes.run_id IN ({listed})", len(plain), NEWEST_FIRST) if plain else []
 
 
 def in_order(records: Iterable[RunRecord]) -> list[RunRecord]:
     """The records once each, oldest first."""
-    """Each once, oldest first."""
     unique = {record.run_id: record for record in records}
     return sorted(unique.values(), key=lambda record: (record.start_ms, record.run_id))

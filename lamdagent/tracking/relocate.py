@@ -5,13 +5,21 @@ same folder lies beside the database. MLflow has no call for that, hence SQL.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 ARTIFACTS = "mlruns"
 """Folder beside the database that holds the artifacts."""
 
 
-def follow(file: Path, location: str) -> Path | None:
+def relocate_experiment(client: "MlflowClient", experiment_id: str, file: Path) -> Path | None:
+    """As `relocate_artifacts`, for the root of one experiment in the database `file`."""
+    return relocate_artifacts(file, client.get_experiment(experiment_id).artifact_location)
+
+
+def relocate_artifacts(file: Path, location: str) -> Path | None:
     """Bring all addresses in the database `file` up to date when `location`, an experiment's root, has moved with it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What is known of runs and never changes: a parent is asked for once, not for each of its children."""
+"""Facts about runs that never change: a parent is asked for once, not for each of its children."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 MOST = 2000
-"""Runs that are remembered; the oldest acquaintances are forgotten first."""
+"""Runs that are remembered; the least recently added are forgotten first."""
 
 
 @dataclass(frozen=True)
-class Acquaintance:
-    """A run of any experiment."""
+class RunInfo:
+    """What is fixed about a run of any experiment."""
 
     run_id: str
     name: str
@@ -24,37 +24,37 @@ class Acquaintance:
     """Of the LoggedModel that it made; None when it made none, or has not yet."""
 
 
-class Met:
-    """Runs that this process has opened or asked for."""
+class RunInfoCache:
+    """Facts about runs that this process has opened or asked for. Only a missing model id is ever asked for again."""
 
     def __init__(self) -> None:
-        """Nobody yet."""
-        self._known: OrderedDict[str, Acquaintance] = OrderedDict()
+        """Empty."""
+        self._known: OrderedDict[str, RunInfo] = OrderedDict()
 
-    def add(self, run: Run) -> Acquaintance:
+    def add(self, run: Run) -> RunInfo:
         """Remember a run as it was read or made."""
         outputs = run.outputs.model_outputs if run.outputs else []
         model_id = str(outputs[0].model_id) if outputs else None
         info = run.info
         return self._keep(
-            Acquaintance(info.run_id, info.run_name or "", info.experiment_id, str(info.artifact_uri), model_id)
+            RunInfo(info.run_id, info.run_name or "", info.experiment_id, str(info.artifact_uri), model_id)
         )
 
-    def made(self, run_id: str, model_id: str) -> str:
-        """Remember what a run has made; the id of it."""
+    def set_model(self, run_id: str, model_id: str) -> str:
+        """Remember the model that a known run has made; its id."""
         self._keep(replace(self._known[run_id], model_id=model_id))
         return model_id
 
-    def get(self, run_id: str) -> Acquaintance | None:
-        """The run, if it has been met."""
+    def get(self, run_id: str) -> RunInfo | None:
+        """The run, if it is known here."""
         return self._known.get(run_id)
 
-    def of(self, client: MlflowClient, run_id: str, *, anew: bool = False) -> Acquaintance:
-        """The run, asked for where it has not been met, or with `anew`: another process may have made its model."""
-        return (None if anew else self._known.get(run_id)) or self.add(client.get_run(run_id))
+    def fetch(self, client: MlflowClient, run_id: str, *, fresh: bool = False) -> RunInfo:
+        """The run, asked for if it is unknown, or with `fresh`: another process may have made its model."""
+        return (None if fresh else self._known.get(run_id)) or self.add(client.get_run(run_id))
 
-    def parents(self, client: MlflowClient, run_ids: Sequence[str]) -> list[Acquaintance]:
-        """Each once; without those that their owners have purged, which is no reason for us to stop."""
+    def parents(self, client: MlflowClient, run_ids: Sequence[str]) -> list[RunInfo]:
+        """The runs, each once; without those that their owners have purged, which is no reason for us to stop."""
         found = []
         for run_id in dict.fromkeys(run_ids):
             known = self._known.get(run_id)
@@ -65,7 +65,7 @@ class Met:
                     raise
         return found
 
-    def _keep(self, run: Acquaintance) -> Acquaintance:
+    def _keep(self, run: RunInfo) -> RunInfo:
         self._known[run.run_id] = run
         self._known.move_to_end(run.run_id)
         while len(self._known) > MOST:

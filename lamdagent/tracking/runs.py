@@ -89,6 +89,11 @@ def is_ours(record: RunRecord) -> bool:
     return record.tags.get(SCHEMA_TAG) == SCHEMA
 
 
+def is_news(known: RunRecord | None, record: RunRecord) -> bool:
+    """Whether `record` says more than `known`: a run that is new, or has ended or opened again since."""
+    return known is None or (known.status, known.end_ms) != (record.status, record.end_ms)
+
+
 def lean(record: RunRecord) -> RunRecord:
     """Without MLflow's own tags: descriptions and histories that nobody here reads; and without empty ones."""
     tags = {

@@ -12,12 +12,23 @@ from lamdagent.evaluation.gain import Items
 from lamdagent.evaluation.task import Split, Task
 from lamdagent.tracking.artifact_layout import local_root
 from lamdagent.tracking.schema import SAMPLES_FOLDER
+from lamdagent.tracking.store import RunStore
 
 FOLDERS = {"search": SAMPLES_FOLDER, "test": f"{SAMPLES_FOLDER}/test"}
 
 
-def items_of(client: MlflowClient, run_id: str, split: Split, tasks: Sequence[Task]) -> Items:
-    """Task -> item id -> score on the task's own scale; without the tasks whose samples are not there or no numbers."""
+def items_of(store: RunStore, run_id: str, split: Split, tasks: Sequence[Task]) -> Items:
+    """Task -> item id -> score on the task's own scale; nothing in an outage.
+
+    Without the tasks whose samples are not there or no numbers.
+
+    Raises:
+        OSError, ValueError, KeyError: the samples cannot be read.
+    """
+    return store.connection.attempt(lambda: _items(store.client, run_id, split, tasks)) or {}
+
+
+def _items(client: MlflowClient, run_id: str, split: Split, tasks: Sequence[Task]) -> Items:
     names = {f"{FOLDERS[split]}/{task.name}.jsonl": task.name for task in tasks}
     root = local_root(client.get_run(run_id).info.artifact_uri)
     if root is not None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.store import RunStore
 
 
 @dataclass
@@ -25,12 +25,12 @@ class TracedCall:
 
 @contextmanager
 def traced_call(
-    store: Store, name: str, model: str, messages: Sequence[Mapping[str, Any]], **settings: Any
+    store: RunStore, name: str, model: str, messages: Sequence[Mapping[str, Any]], **settings: Any
 ) -> Iterator[TracedCall]:
     """Record the call made inside as one trace of the store's experiment; an exception is recorded and passed on.
 
     Only `model`, `messages` and `settings` (temperature, seed, ...) are stored as inputs: give no key here. The trace
-    is in the store when the block ends; link it to its run with `Store.link_traces([call.trace_id], run_id)`.
+    is in the store when the block ends; link it to its run with `RunStore.update(run_id, traces=[call.trace_id])`.
     """
     import mlflow
     from mlflow.entities import SpanType

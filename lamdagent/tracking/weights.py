@@ -3,17 +3,24 @@
 import errno
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from lamdagent.errors import UserError
 from lamdagent.files import cache_folder
-from lamdagent.tracking.artifact_layout import gathered, local_root, settle
+from lamdagent.tracking.artifact_layout import local_root, materialize, move_into_place
+from lamdagent.tracking.runs import RunRecord
 from lamdagent.tracking.schema import KIND, MODEL_FOLDER, PRUNED, WEIGHTS
+
+if TYPE_CHECKING:
+    from lamdagent.tracking.store import RunStore
 
 
 def publish(client: MlflowClient, artifact_uri: str, run_id: str, staging: Path, *, keep: bool = False) -> None:
@@ -48,16 +55,22 @@ def open_to_all(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def model_folder(client: MlflowClient, run_id: str) -> Path:
-    """Local folder of the weights that the run made: in place on a local root, else downloaded once.
-
-    Raises:
-        UserError: the run has no weights (any more).
-    """
-    return _model_folder_of(client, client.get_run(run_id))
+def run_of(uri: str) -> str:
+    """The run whose own weights `uri` names, as `runs:/<run id>/model` does; empty for any other address."""
+    run_id, _, path = uri.removeprefix("runs:/").partition("/")
+    return run_id if uri.startswith("runs:/") and path == MODEL_FOLDER else ""
 
 
-def _model_folder_of(client: MlflowClient, run: Run) -> Path:
+def at_hand(known: RunRecord | None) -> Path | None:
+    """The weights of a run that is known to have some, if they are on a local root."""
+    if known is None or known.status != "FINISHED" or known.tags.get(PRUNED):
+        return None
+    root = local_root(known.artifact_uri)
+    return root / MODEL_FOLDER if root and (root / MODEL_FOLDER).is_dir() else None
+
+
+def _folder_of(client: MlflowClient, run: Run) -> Path:
+    """Local folder of the weights that the run made: in place on a local root, else downloaded once."""
     run_id = run.info.run_id
     if run.data.tags.get(PRUNED):
         again = f"`python -m lamdagent rebuild {run_id}` makes them again"
@@ -95,7 +108,7 @@ def _resolve(client: MlflowClient, uri: str) -> Path:
     if not uri.startswith("models:/"):
         run_id, _, path = uri.removeprefix("runs:/").partition("/")
         run = client.get_run(run_id) if uri.startswith("runs:/") and path == MODEL_FOLDER else None
-        return _model_folder_of(client, run) if run and KIND in run.data.tags else gathered(client, uri)
+        return _folder_of(client, run) if run and KIND in run.data.tags else materialize(client, uri)
     name = uri.removeprefix("models:/")
     if "@" in name:
         version = client.get_model_version_by_alias(*name.split("@", 1))
@@ -103,7 +116,7 @@ def _resolve(client: MlflowClient, uri: str) -> Path:
     if "/" in name:
         return _resolve(client, client.get_model_version(*name.split("/", 1)).source or "")
     weights = client.get_logged_model(name).tags.get(WEIGHTS)
-    return _resolve(client, weights) if weights else gathered(client, uri)
+    return _resolve(client, weights) if weights else materialize(client, uri)
 
 
 def cached_model(run_id: str) -> Path:
@@ -111,9 +124,36 @@ def cached_model(run_id: str) -> Path:
     return cache_folder() / "models" / f"run-{run_id}"
 
 
-def stored_bytes(client: MlflowClient, run_id: str) -> int:
+def stored_bytes(store: "RunStore", run_id: str) -> int:
     """Bytes of the run's weights in the store."""
-    return sum(file.file_size or 0 for file in client.list_artifacts(run_id, MODEL_FOLDER))
+    return sum(file.file_size or 0 for file in store.client.list_artifacts(run_id, MODEL_FOLDER))
+
+
+def put_back(store: "RunStore", run_id: str, folder: Path, tags: Mapping[str, str]) -> None:
+    """Publish `folder`, which is consumed, as the weights of the run, and then say so in its `tags`."""
+    publish(store.client, store.cache.infos.fetch(store.client, run_id).artifact_uri, run_id, folder)
+    store.update(run_id, tags=tags)
+
+
+def delete_weights(store: "RunStore", run_id: str) -> None:
+    """Delete `model/` of a run that says it is pruned, and this machine's copy; nothing happens where there is none.
+
+    On a local root it goes at once, so that a half-deleted model is never taken for a whole one.
+    """
+    run = store.client.get_run(run_id)
+    if not run.data.tags.get(PRUNED):
+        return
+    shutil.rmtree(cached_model(run_id), ignore_errors=True)
+    uri = run.info.artifact_uri
+    root = local_root(uri)
+    if root is None:
+        repository = get_artifact_repository(uri, tracking_uri=store.client.tracking_uri)
+        repository.delete_artifacts(MODEL_FOLDER)  # type: ignore[no-untyped-call]
+        return
+    folder, doomed = root / MODEL_FOLDER, root.parent / "pruned"
+    if folder.is_dir():
+        folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _fetched(client: MlflowClient, uri: str, target: Path) -> Path:
@@ -121,7 +161,7 @@ def _fetched(client: MlflowClient, uri: str, target: Path) -> Path:
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as work:
-            settle(Path(download_artifacts(uri, dst_path=work, tracking_uri=client.tracking_uri)), target)
+            move_into_place(Path(download_artifacts(uri, dst_path=work, tracking_uri=client.tracking_uri)), target)
     return target
 
 

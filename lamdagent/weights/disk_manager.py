@@ -5,8 +5,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
 from lamdagent.actions.action import Action
 from lamdagent.execution.disk import Need, in_words, shortage
 from lamdagent.files import cache_folder
@@ -14,26 +12,26 @@ from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.checksum import size_of
 from lamdagent.objects.model import Model
 from lamdagent.planning.plan import Plan
-from lamdagent.tracking.artifact_layout import local_root
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.outage import STORE_FAULTS
+from lamdagent.tracking.reading import artifact_folder, experiment_folder
+from lamdagent.tracking.store import RunStore
 from lamdagent.tracking.weights import cached_model
 from lamdagent.weights import pruning
 
 log = logging.getLogger(__name__)
 
 
-class Housekeeping:
-    """Asked before and after each action of one search."""
+class DiskManager:
+    """The disk of one search, looked at before and after each action."""
 
-    def __init__(self, store: Store, plan: Plan) -> None:
-        """Waits for an answer of `store`."""
+    def __init__(self, store: RunStore, plan: Plan) -> None:
+        """Ask the store where weights go, waiting for its answer."""
         self._store = store
         self._plan = plan
-        location = store.courier.ask(lambda: store.client.get_experiment(store.experiment_id).artifact_location)
-        self._workplace = local_root(location) or Path(tempfile.gettempdir())
+        self._workplace = experiment_folder(store) or Path(tempfile.gettempdir())
         """Where weights are written first: among local artifacts, else in the temporary folder."""
 
-    def no_room(self, action: Action, history: History, search_run_id: str) -> str:
+    def disk_full_reason(self, action: Action, history: History, search_run_id: str) -> str:
         """Why the action cannot start, and what may be deleted; empty where it fits on the disks here.
 
         That is its new weights, those of the search's running actions, and inputs that have to be fetched.
@@ -43,8 +41,8 @@ class Housekeeping:
         needs = [Need(self._workplace, new, "new weights")]
         needs += [Need(cache_folder(), m.bytes, f"fetching {m.name}") for m in action.models if self._is_away(m)]
         if problem := shortage(needs):
-            said = f"there is no room for {action.describe()}: {problem}. Make space; then the same command goes on."
-            return f"{said} {self._store.courier.attempt(lambda: self._what_may_go(history)) or ''}".rstrip()
+            reason = f"there is no room for {action.describe()}: {problem}. Make space; then the same command goes on."
+            return f"{reason} {self._what_may_go(history)}".rstrip()
         return ""
 
     def after(self, history: History, say: Callable[[str], None]) -> None:
@@ -52,12 +50,12 @@ class Housekeeping:
 
         What goes wrong with it is logged and hurts nothing: the next time makes up for it.
         """
-        if not self._plan.config.retention.automatic or not self._store.courier.idle:
+        if not self._plan.config.retention.automatic or not self._store.available:
             return
         try:
             gone = self._needless(history)
             freed = pruning.prune(self._store, gone)
-        except (MlflowException, OSError):
+        except STORE_FAULTS:
             log.warning("Weights that nothing needs could not be deleted.", exc_info=log.isEnabledFor(logging.DEBUG))
             return
         if gone:
@@ -65,14 +63,20 @@ class Housekeeping:
             say(f"weights deleted: {names} ({in_words(freed)})")
 
     def _needless(self, history: History) -> list[Trial]:
-        found = pruning.judged(self._store, history, self._plan.tasks, self._plan.config)
-        return [verdict.trial for verdict in found if not verdict.kept]
+        found = pruning.decisions(self._store, history, self._plan.tasks, self._plan.config)
+        return [decision.trial for decision in found if not decision.kept]
 
     def _what_may_go(self, history: History) -> str:
-        gone = self._needless(history)
+        """What could be deleted to make room, as advice; empty in an outage."""
+        if not self._store.available:
+            return ""
+        try:
+            gone = self._needless(history)
+            freed = in_words(sum(pruning.size(self._store, trial) for trial in gone))
+        except STORE_FAULTS:
+            return ""
         if not gone:
             return "All weights of the experiment are needed; with a smaller retention.keep_best fewer are."
-        freed = in_words(sum(pruning.size(self._store, trial) for trial in gone))
         return (
             f"`python -m lamdagent prune` with the same overrides deletes the weights of {len(gone)} models that "
             f"nothing needs ({freed}); dry_run=true only lists them."
@@ -82,7 +86,7 @@ class Housekeeping:
         """Whether its weights have to be downloaded."""
         if not model.run_id or not model.location.startswith(f"runs:/{model.run_id}/"):
             return False
-        return local_root(self._store.artifact_uri(model.run_id)) is None and not cached_model(model.run_id).is_dir()
+        return artifact_folder(self._store, model.run_id) is None and not cached_model(model.run_id).is_dir()
 
 
 def _bytes(model: Model) -> int:

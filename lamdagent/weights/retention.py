@@ -1,4 +1,4 @@
-"""Which models keep their weights, and why: a pure function of the history. tracking/pruning.py deletes the others."""
+"""Which models keep their weights, and why: a pure function of the history. pruning.py deletes the others."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lamdagent.memory.trial import History, Trial
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RetentionDecision:
     """What becomes of the weights of one run."""
 
     trial: Trial
@@ -17,11 +17,11 @@ class Verdict:
     """Why they stay; empty when they may go."""
 
 
-def verdicts(history: History, tasks: Sequence[Task], keep_best: int, used: Mapping[str, str]) -> list[Verdict]:
-    """One for each action of ours that made weights which are still there, best first, those without a score last.
+def decide(history: History, tasks: Sequence[Task], keep_best: int, used: Mapping[str, str]) -> list[RetentionDecision]:
+    """A decision for each action of ours whose weights are still there, best first, those without a score last.
 
-    What was scored on other tasks is never judged by these. `used`: run id -> why it must stay, for all that the
-    history cannot tell, such as a registered model.
+    A run that was scored on other tasks keeps its weights. `used`: run id -> why it must stay, for reasons that the
+    history does not hold, such as a registered model.
     """
     reasons = dict(used)
     for run_id, reason in _own_merits(history, tasks, keep_best):
@@ -32,7 +32,7 @@ def verdicts(history: History, tasks: Sequence[Task], keep_best: int, used: Mapp
                 reasons.setdefault(parent, f"{trial.model.name if trial.model else trial.name} rests on it")
     owners = [t for t in history.actions if t.status == "finished" and not t.pruned and owns_weights(t)]
     ranked = sorted(owners, key=lambda t: (-(t.score.value if t.score else -1.0), t.started))
-    return [Verdict(trial, reasons.get(trial.run_id, "")) for trial in ranked]
+    return [RetentionDecision(trial, reasons.get(trial.run_id, "")) for trial in ranked]
 
 
 def owns_weights(trial: Trial) -> bool:

@@ -16,7 +16,7 @@ from lamdagent.evaluation.backends import Evaluation, ScoredModel, load_backend
 from lamdagent.evaluation.task import Score, Split, Task
 from lamdagent.execution.executor import gpu_seconds
 from lamdagent.functions import load_function
-from lamdagent.objects.checksum import Seal, check, seal
+from lamdagent.objects.checksum import WeightsHash, check, hash_weights
 from lamdagent.progress import Progress, Report
 from lamdagent.worker.requirements import check_needs, uses_gpu
 
@@ -45,7 +45,7 @@ class Outcome:
     """`action` and `evaluation`, wall time."""
     gpu_seconds: float = 0.0
     """Wall time with a GPU in use, times the processes of the action; 0 on a CPU."""
-    weights: Seal | None = None
+    weights: WeightsHash | None = None
     """Of the model in `model/`; None when nothing was made."""
     data: Mapping[str, Any] | None = None
     """What `Gathered.about` tells of the rows in `dataset/`, and a line in `overlap`; None when none were made."""
@@ -96,14 +96,14 @@ def make(
     check_rows = comparison(overlap, tasks)
     context = Context(folder, seed, data_fraction, follow, beside, data, accelerate, check=check_rows)
     model, tokenizer = _called(function, context, inputs, run_id)
-    sealed = seal(folder)
+    hashed = hash_weights(folder)
     made = time.monotonic()
     scored = ScoredModel(folder, (model, tokenizer))
     scores = _scores(scored, tasks, "search", batch_size, report, Path(output) / "samples")
     spent = {"action": made - started, "evaluation": time.monotonic() - made}
     about = json.loads((data / ABOUT).read_text(encoding="utf-8")) if (data / ABOUT).exists() else None
     outcome = _outcome(report, scores, curves, spent, accelerate.get("num_processes", 1))
-    return replace(outcome, weights=sealed, data=about)
+    return replace(outcome, weights=hashed, data=about)
 
 
 def _called(function: str, context: "Context", inputs: Mapping[str, Any], run_id: str) -> tuple[Any, Any]:

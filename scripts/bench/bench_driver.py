@@ -48,14 +48,14 @@ from lamdagent.execution.executor import Event, Finished, Job
 from lamdagent.execution.local import LocalExecutor
 from lamdagent.landscape.table import load
 from lamdagent.libraries import quiet_libraries
-from lamdagent.loop.run_writer import Journal
+from lamdagent.loop.run_writer import RunWriter
 from lamdagent.loop.search import run
 from lamdagent.loop.terminal import Terminal
 from lamdagent.loop.world import World as SearchWorld
-from lamdagent.objects.checksum import seal
+from lamdagent.objects.checksum import hash_weights
 from lamdagent.planning.plan import Plan, make_plan
 from lamdagent.selection.registry import make_agent
-from lamdagent.tracking.store import Store
+from lamdagent.tracking.store import RunStore
 from lamdagent.worker.make import Outcome
 
 
@@ -101,7 +101,7 @@ class Answers:
         for file in self._base.iterdir():
             os.link(file, model / file.name)
         scores = self.rng.choice(self.recorded[job.arguments["function"]])
-        outcome = Outcome(scores, weights=seal(model), seconds={"action": 0.0, "evaluation": 0.0})
+        outcome = Outcome(scores, weights=hash_weights(model), seconds={"action": 0.0, "evaluation": 0.0})
         self._events.append(Finished(job.id, outcome, 0.0))
 
     def next_event(self, timeout_s: float) -> Event | None:
@@ -195,10 +195,10 @@ def searched(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     with store_of(options.store, folder, options.past, plan) as uri, open(os.devnull, "w") as nowhere:
         profile = cProfile.Profile()
         try:
-            store = Store(uri, plan.config.tracking.experiment)
+            store = RunStore(uri, plan.config.tracking.experiment)
             # Real actions take longer than `FRESH_S`: each of these trials asks for others' news, too.
-            executor.landed = lambda: setattr(store._cache, "_asked", 0.0)
-            journal = Journal(store, plan, OmegaConf.to_yaml(node, resolve=True))
+            executor.landed = lambda: setattr(store.cache, "_asked", 0.0)
+            journal = RunWriter(store, plan, OmegaConf.to_yaml(node, resolve=True))
             agent = make_agent(plan.config, plan.tasks)
             world = SearchWorld(plan, journal, executor, agent, Terminal(Console(file=nowhere)))
             if options.profile:

@@ -66,9 +66,9 @@ def fill(uri: str, runs: int, world: World = BENCH) -> None:
     import sqlalchemy
     from mlflow.store.tracking.dbmodels import models
 
-    from lamdagent.tracking.store import Store
+    from lamdagent.tracking.store import RunStore
 
-    store = Store(uri, world.experiment)
+    store = RunStore(uri, world.experiment)
     experiment = int(store.experiment_id)
     engine = sqlalchemy.create_engine(store.uri)
     tables = [
@@ -177,7 +177,7 @@ def start(uri: str) -> dict[str, float]:
     from lamdagent.selection.policy import Turn
     from lamdagent.selection.surrogate import SurrogatePolicy
     from lamdagent.tracking.run_cache import FRESH_S
-    from lamdagent.tracking.store import Store
+    from lamdagent.tracking.store import RunStore
 
     tasks = (Task("calls", "calls", "acc,none", 1.0, fingerprint="t"),)
     datasets = tuple(Dataset(name, "sft", "Rows.", name, 1000, "") for name in DATA)
@@ -187,7 +187,7 @@ def start(uri: str) -> dict[str, float]:
         ),
         ActionType("merge", "", "m:f", (Slot("models", "models", 2, 2),), {"weight": (0.5,)}),
     )
-    store = Store(uri, EXPERIMENT)
+    store = RunStore(uri, EXPERIMENT)
     opened = time.perf_counter()
     records = store.runs()
     read = time.perf_counter()

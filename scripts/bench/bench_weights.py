@@ -80,23 +80,24 @@ def measured(folder: Path, megabytes: int, uri: str = "") -> dict[str, float]:
 
 def inside(folder: Path, megabytes: int, uri: str) -> dict[str, float]:
     """Make a model, seal and store it as an action does, register it as a search's end does."""
-    from lamdagent.objects.checksum import seal
+    from lamdagent.objects.checksum import hash_weights
     from lamdagent.tracking.lineage import ModelEntry
-    from lamdagent.tracking.store import Store
+    from lamdagent.tracking.searches import start_search
+    from lamdagent.tracking.store import RunStore
     from lamdagent.worker.register import register
 
-    store = Store(uri, "bench")
-    run = store.start_run(store.start_search("s", "s", {}, ""), "action", "model-1", {}, {})
+    store = RunStore(uri, "bench")
+    run = store.open(start_search(store, "s", "s", {}, ""), "action", "model-1", {}, {})
     staging = folder / ("mlruns/staging" if uri.startswith("sqlite") else "staging")
     subprocess.run([sys.executable, "-c", MAKE, str(staging), str(megabytes)], check=True)
     weights_mb = disk_mb(staging)
     empty = disk_mb(folder) - weights_mb
     unsealed = time.monotonic()
-    seal(staging)
+    hash_weights(staging)
     start = time.monotonic()
-    store.finish_run(run, metrics={}, staging=staging, model=ModelEntry("model-1", f"runs:/{run}/model"))
+    store.finish(run, metrics={}, staging=staging, model=ModelEntry("model-1", f"runs:/{run}/model"))
     stored = time.monotonic()
-    local = store.model_folder(run)  # of a server: fetched once into the cache, which is not counted as stored
+    local = store.weights(f"runs:/{run}/model")  # of a server: fetched into the cache, which is not counted as stored
     cached = disk_mb(folder / "cache") if (folder / "cache").exists() else 0.0
     before = disk_mb(folder)
     fetched = time.monotonic()

@@ -111,22 +111,24 @@ def durations(minutes: float, seed: int) -> Callable[[], float]:
 
 def write(uri: str, trials: int, name: str) -> tuple[float, float]:
     """Write trials as a search does, without weights; when that began and ended."""
-    from lamdagent.tracking.store import Store
+    from lamdagent.tracking.searches import start_search
+    from lamdagent.tracking.store import RunStore
 
-    store = Store(uri, "fleet")
-    search = store.start_search(name, name, {}, "")
+    store = RunStore(uri, "fleet")
+    search = start_search(store, name, name, {}, "")
     for number in range(-1, trials):
         if number == 0:
             started = time.time()
         tags = {f"lamdagent.tag{i}": "a value of some length" for i in range(8)} | {"lamdagent.claim": "asked"}
         tags["lamdagent.fingerprint"] = f"{name}-{number}"
-        run_id = store.start_run(search, "action", "an action", tags, {f"param{i}": i for i in range(12)})
+        run_id = store.open(search, "action", "an action", tags, {f"param{i}": i for i in range(12)})
         assert store.claim(run_id)
-        store.log_text(run_id, "memory.txt", "A memory of some lines.\n" * 20)
-        store.log_dict(run_id, "decision.json", {"chosen": "an action", "offered": ["another one"] * 10})
+        store.update(run_id, texts={"memory.txt": "A memory of some lines.\n" * 20})
+        decision = json.dumps({"chosen": "an action", "offered": ["another one"] * 10})
+        store.update(run_id, texts={"decision.json": decision})
         curves = [("train.loss", 1.0 / (step + 1), step, round(1000 * time.time())) for step in range(30)]
-        store.finish_run(run_id, metrics={f"metric{i}": 0.5 for i in range(10)}, curves=curves)
-        store.log_progress_metric(search, 0.5, number + 1)
+        store.finish(run_id, metrics={f"metric{i}": 0.5 for i in range(10)}, curves=curves)
+        store.update(search, metrics={"score": 0.5}, step=number + 1)
     return started, time.time()
 
 
@@ -147,10 +149,10 @@ def store_of(kind: str, folder: Path) -> Iterator[str]:
 
 def store_seconds(kind: str, writers: int, trials: int) -> float:
     """Seconds that the store takes for a trial where `writers` processes keep it busy."""
-    from lamdagent.tracking.store import Store
+    from lamdagent.tracking.store import RunStore
 
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder, store_of(kind, Path(folder)) as uri:
-        Store(uri, "fleet")  # makes the tables
+        RunStore(uri, "fleet")  # makes the tables
         command = [sys.executable, __file__, "--write", uri, "--trials", str(trials)]
         started = [
             subprocess.Popen([*command, "--name", f"writer{number}"], cwd=folder, stdout=subprocess.PIPE, text=True)

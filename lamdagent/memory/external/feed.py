@@ -1,13 +1,7 @@
 """Runs of others: found, read and kept up to date; a bounded number of them, and never written to."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModelStatus
-from mlflow.exceptions import MlflowException
 
 from lamdagent.config import SourceConfig
 from lamdagent.errors import ConfigError, UserError
@@ -15,32 +9,30 @@ from lamdagent.memory.external.context import ParsedRun, SearchContext, is_field
 from lamdagent.memory.external.parse import parse_runs
 from lamdagent.memory.trial import Trial
 from lamdagent.text import one_line
-from lamdagent.tracking.artifact_layout import look
-from lamdagent.tracking.connect import open_client, resolve_uri, sqlite_file
-from lamdagent.tracking.runs import RunRecord, Weights, record_of
+from lamdagent.tracking.external import LoggedModel, StoreReader
+from lamdagent.tracking.outage import STORE_FAULTS
+from lamdagent.tracking.runs import RunRecord, Weights, is_news
 from lamdagent.tracking.schema import MODEL_FOLDER, WEIGHTS
 
 PAGE = 500
 """Runs that the first reading asks for at once."""
 NEWEST = 10
 """Runs that a refresh asks for at once; it goes on as long as a page holds something new."""
-SAMPLE, SAMPLED = 200, 30
-"""Runs of an experiment, and experiments, that an overview reads."""
 LOOKS = 5
-"""So many times `models` runs are looked into for weights, the best first."""
+"""For each model that may join, this many runs are looked into for weights, the best first."""
 
 
 class Sources:
     """Everything under `memory.sources`."""
 
-    def __init__(self, client: MlflowClient, given: Mapping[str, SourceConfig], own_experiment: str = "") -> None:
+    def __init__(self, reader: StoreReader, given: Mapping[str, SourceConfig], own_experiment: str = "") -> None:
         """Find the experiments and prove that the filters are good; `own_experiment` is an id that is no source.
 
         Raises:
             ConfigError: unknown experiments, this search's own one, and filters that MLflow refuses, all at once.
         """
         faults: list[str] = []
-        self._feeds = {name: _Feed(client, name, source, own_experiment, faults) for name, source in given.items()}
+        self._feeds = {name: _Feed(reader, name, source, own_experiment, faults) for name, source in given.items()}
         if faults:
             raise ConfigError(faults)
         self._readings: tuple[Any, dict[str, list[ParsedRun]]] = (None, {})
@@ -52,7 +44,7 @@ class Sources:
         for name, feed in self._feeds.items():
             try:
                 self._changed |= feed.refresh()
-            except (MlflowException, OSError) as error:
+            except STORE_FAULTS as error:
                 warnings.append(f"memory.sources.{name} cannot be read now: {one_line(error, 200)}")
         return warnings
 
@@ -70,74 +62,13 @@ class Sources:
         return tuple(sorted(found, key=lambda t: (t.started, t.run_id)))
 
 
-def find_experiments(client: MlflowClient, wanted: Sequence[Any], path: str) -> list[str]:
-    """Ids of active experiments, by name or id.
-
-    Raises:
-        UserError: with the close names for one that is not there.
-    """
-    found = []
-    for given in map(str, wanted):
-        experiment = client.get_experiment_by_name(given) or _by_id(client, given)
-        if experiment is None or experiment.lifecycle_stage != "active":
-            known = [e.name for e in client.search_experiments(max_results=1000)]
-            near = difflib.get_close_matches(given, known, 3) or known[:10]
-            hint = f"did you mean one of {', '.join(near)}" if near else "the store has none"
-            raise UserError(f"{path}: there is no experiment {given!r} in the store; {hint}")
-        found.append(str(experiment.experiment_id))
-    return found
-
-
-def _by_id(client: MlflowClient, given: str) -> Any:
-    try:
-        return client.get_experiment(given) if given.isdigit() else None
-    except MlflowException:
-        return None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The newest runs of an experiment."""
-
-    experiment_id: str
-    name: str
-    records: tuple[RunRecord, ...]
-    more: bool
-    """Whether there are older ones."""
-    logged: bool
-    """Whether it holds logged models."""
-
-
-def open_to_read(uri: str | None) -> MlflowClient:
-    """A client of a store that exists; unlike `open_client` it makes none.
-
-    Raises:
-        UserError: there is no store.
-    """
-    resolved = resolve_uri(uri)
-    if resolved.startswith("sqlite") and not sqlite_file(resolved).is_file():
-        raise UserError(f"tracking.uri: there is no store at {resolved}; name another one with tracking.uri=...")
-    return open_client(resolved)
-
-
-def sample(client: MlflowClient) -> list[Sample]:
-    """The newest runs of the active experiments, the latest used first."""
-    samples = []
-    for experiment in client.search_experiments(order_by=["last_update_time DESC"], max_results=SAMPLED):
-        page = client.search_runs([experiment.experiment_id], "", 1, SAMPLE, ["attributes.start_time DESC"])
-        logged = client.search_logged_models([experiment.experiment_id], max_results=1)
-        records = tuple(record_of(run) for run in page)
-        samples.append(Sample(experiment.experiment_id, experiment.name, records, bool(page.token), bool(logged)))
-    return samples
-
-
 class _Feed:
     """The runs and logged models of one source, and what was found of their weights."""
 
     def __init__(
-        self, client: MlflowClient, name: str, source: SourceConfig, own_experiment: str, faults: list[str]
+        self, reader: StoreReader, name: str, source: SourceConfig, own_experiment: str, faults: list[str]
     ) -> None:
-        self._client = client
+        self._reader = reader
         self._name = name
         self._source = source
         self._records: dict[str, RunRecord] = {}
@@ -146,25 +77,23 @@ class _Feed:
         self._complete = False
         path = f"memory.sources.{name}"
         try:
-            self._experiments = find_experiments(client, source.experiments, f"{path}.experiments")
+            self._experiments = reader.find_experiments(source.experiments, f"{path}.experiments")
         except UserError as error:
             faults.append(str(error))
             return
         if own_experiment in self._experiments:
             faults.append(f"{path}.experiments: this search's own experiment is read anyway; name others")
-        try:
-            client.search_runs(self._experiments, source.filter, 1, 1)
-        except MlflowException as error:
-            faults.append(f"{path}.filter: MLflow refuses {source.filter!r}: {one_line(error, 200)}")
+        if refusal := reader.refusal(self._experiments, source.filter):
+            faults.append(f"{path}.filter: MLflow refuses {source.filter!r}: {refusal}")
 
     def refresh(self) -> bool:
         """Whether anything is new. The first time up to `runs` are read, then the newest until all are known."""
         if not self._complete:
-            self._keep_logged(self._pages_of_models(PAGE))
+            self._keep_logged(self._reader.model_pages(self._experiments, PAGE))
             self._keep(self._pages("start_time", min(PAGE, self._source.runs)))
             self._complete = True
             return True
-        logged = self._keep_logged(self._pages_of_models(NEWEST))
+        logged = self._keep_logged(self._reader.model_pages(self._experiments, NEWEST))
         started, ended = (self._keep(self._pages(attribute, NEWEST)) for attribute in ("start_time", "end_time"))
         return logged or started or ended
 
@@ -177,19 +106,13 @@ class _Feed:
     # Runs --------------------------------------------------------------------------------------------------------
 
     def _pages(self, attribute: str, size: int) -> Iterator[list[RunRecord]]:
-        token, order = None, [f"attributes.{attribute} DESC"]
-        while True:
-            page = self._client.search_runs(self._experiments, self._source.filter, 1, size, order, token)
-            yield [record_of(run) for run in page]
-            token = page.token
-            if not token:
-                return
+        return self._reader.run_pages(self._experiments, self._source.filter, attribute, size)
 
     def _keep(self, pages: Iterator[list[RunRecord]]) -> bool:
         """Store runs, page by page, until one holds nothing new or there are enough."""
         before, read = dict(self._records), 0
         for page in pages:
-            fresh = [r for r in page if _differs(self._records.get(r.run_id), r)]
+            fresh = [r for r in page if is_news(self._records.get(r.run_id), r)]
             self._records.update((r.run_id, r) for r in fresh)
             for record in fresh:
                 self._weights.pop(record.run_id, None)
@@ -200,26 +123,15 @@ class _Feed:
 
     # Weights -----------------------------------------------------------------------------------------------------
 
-    def _pages_of_models(self, size: int) -> Iterator[list[Any]]:
-        token, order = None, [{"field_name": "creation_timestamp", "ascending": False}]
-        while True:
-            page = self._client.search_logged_models(
-                self._experiments, max_results=size, order_by=order, page_token=token
-            )
-            yield list(page)
-            token = page.token
-            if not token:
-                return
-
-    def _keep_logged(self, pages: Iterator[list[Any]]) -> bool:
+    def _keep_logged(self, pages: Iterator[list[LoggedModel | None]]) -> bool:
         """Store the newest finished model of each run; whether there was a new one."""
         before, read = dict(self._logged), 0
         for page in pages:
-            for model in page:
-                made = (model.creation_timestamp, str(model.model_id))
-                if model.status == LoggedModelStatus.READY and made > self._logged.get(model.source_run_id, (0, "")):
-                    self._logged[model.source_run_id] = made
-                    self._weights.pop(model.source_run_id, None)
+            for model in filter(None, page):
+                made = (model.created_ms, model.model_id)
+                if made > self._logged.get(model.run_id, (0, "")):
+                    self._logged[model.run_id] = made
+                    self._weights.pop(model.run_id, None)
             read += len(page)
             if read >= self._source.runs or before == self._logged:
                 break
@@ -240,7 +152,7 @@ class _Feed:
         """The first usable weights, or the first adapter, or why there are none."""
         problems: list[Weights] = []
         for uri in self._places(record):
-            found = look(self._client, uri)
+            found = self._reader.inspect(uri)
             if found.location or found.adapter:
                 return found
             problems.append(found)
@@ -278,7 +190,3 @@ def _folder(said: str) -> str:
         return str(path.absolute()) if said and path.is_dir() else ""
     except (OSError, RuntimeError, ValueError):  # strangers' text: too long, a home that nobody has, a null byte
         return ""
-
-
-def _differs(known: RunRecord | None, record: RunRecord) -> bool:
-    return known is None or (known.status, known.end_ms) != (record.status, record.end_ms)

@@ -1,1 +1,1 @@
-"""Writes that survive an outage of the store: patches, the outbox, their delivery."""
+"""Writes that survive an outage of the store: the queue, its outbox, the steps of a delivery."""

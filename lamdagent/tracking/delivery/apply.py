@@ -1,4 +1,4 @@
-"""A change -> the store. Every step may be repeated after a fault: what is there is asked for or overwritten."""
+"""A patch written to the store. Each step may be repeated after a fault: what is there is asked for or overwritten."""
 
 import math
 from collections import OrderedDict
@@ -12,58 +12,55 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking._tracking_service import utils
 
 from lamdagent.tracking import lineage, schema, weights
-from lamdagent.tracking.delivery.patch import Change, New
 from lamdagent.tracking.leaderboard import save_leaderboard
-from lamdagent.tracking.outage import patience
-from lamdagent.tracking.run_info import Acquaintance, Met
+from lamdagent.tracking.outage import http_retries
+from lamdagent.tracking.patch import RunCreation, RunPatch
+from lamdagent.tracking.run_info import RunInfo, RunInfoCache
 
 T = TypeVar("T")
 
 MOST_AT_ONCE, MOST_TAGS = 900, 100
-"""Points and tags of one request: MLflow takes 1,000 in all, and so many tags."""
+"""Points and tags of one request: MLflow takes 1,000 in all, and 100 tags."""
 REPOSITORIES = 16
-"""So many of MLflow's repository objects are kept: more than the runs that are written to in turn."""
+"""Repository objects of MLflow that are kept: more than the runs that are written to in turn."""
 
 
-def deliver(
-    client: MlflowClient, experiment_id: str, change: Change, *, again: bool = False, met: Met | None = None
+def apply_patch(
+    client: MlflowClient, experiment_id: str, patch: RunPatch, infos: RunInfoCache, *, again: bool = False
 ) -> str:
-    """Write all of `change` and return the run's id in the store.
+    """Write all of `patch` and return the run's id in the store.
 
     Args:
         client: Of a store that answered lately.
         experiment_id: Where a new run is opened.
-        change: Without provisional ids but that of the run it opens.
+        patch: Without provisional ids but that of the run it opens.
+        infos: Runs that need not be asked for again; it is added to.
         again: It may have been tried before: what must not be there twice is asked for first, weights are kept here.
-        met: Runs that need not be asked for again; it is added to.
 
     Raises:
         Exception: whatever MLflow raises; see outage.py. Nothing is lost, and the same call may be made again.
     """
-    met = Met() if met is None else met
-    run_id = change.run_id
-    if change.new is not None:
-        parents = met.parents(client, change.new.parents)
-        run_id = _opened(client, experiment_id, change, again, met, parents)
-        change = change.renamed(lambda known: run_id if known == change.run_id else known)
-        _write_new(client, experiment_id, run_id, change, parents)
-    _write_artifacts(client, run_id, change, again, met)
+    run_id = patch.run_id
+    if patch.new is not None:
+        parents = infos.parents(client, patch.new.parents)
+        run_id = _opened(client, experiment_id, patch, again, infos, parents)
+        patch = patch.renamed(lambda known: run_id if known == patch.run_id else known)
+        _write_new(client, experiment_id, run_id, patch, parents)
+    _write_artifacts(client, run_id, patch, again, infos)
     model_id = None
-    if change.model or change.metrics:
-        model_id = _model_of(client, run_id, change, again, met)
+    if patch.model or patch.metrics:
+        model_id = _model_of(client, run_id, patch, again, infos)
     linked = run_id if model_id else None
-    metrics = [
-        Metric(k, float(v), change.at_ms, change.step, model_id, run_id=linked) for k, v in change.metrics.items()
-    ]
-    metrics += [Metric(key, float(value), at, step) for key, value, step, at in change.curves]
-    _log(client, run_id, metrics, {} if change.new else change.tags)
-    for traces in chunks(list(change.traces), 100):
+    metrics = [Metric(k, float(v), patch.at_ms, patch.step, model_id, run_id=linked) for k, v in patch.metrics.items()]
+    metrics += [Metric(key, float(value), at, step) for key, value, step, at in patch.curves]
+    _log(client, run_id, metrics, {} if patch.new else patch.tags)
+    for traces in chunks(list(patch.traces), 100):
         client.link_traces_to_run(list(traces), run_id)
-    if change.status == "RUNNING":
+    if patch.status == "RUNNING":
         client.update_run(run_id, status="RUNNING")
-    elif change.status:
-        client.set_terminated(run_id, change.status, change.at_ms)
-    _let_go_of_repositories()
+    elif patch.status:
+        client.set_terminated(run_id, patch.status, patch.at_ms)
+    _drop_repositories()
     return run_id
 
 
@@ -79,55 +76,60 @@ def chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
 
 
 def _opened(
-    client: MlflowClient, experiment_id: str, change: Change, again: bool, met: Met, parents: Sequence[Acquaintance]
+    client: MlflowClient,
+    experiment_id: str,
+    patch: RunPatch,
+    again: bool,
+    infos: RunInfoCache,
+    parents: Sequence[RunInfo],
 ) -> str:
     """The run, ours from its first moment: all tags come with its creation."""
-    assert change.new is not None
-    if again and (known := find_provisional(client, experiment_id, change.run_id)):
-        return met.of(client, known).run_id
-    tags = {key: value for key, value in change.tags.items() if value} | {schema.PROVISIONAL: change.run_id}
-    if change.new.text is not None:
-        tags[schema.DESCRIPTION] = lineage.describe(parents, change.new.text)
-    with patience(0):  # an answer that is lost on its way would make a second run
-        run = client.create_run(experiment_id, change.at_ms, tags, change.new.name)
-    met.add(run)
+    assert patch.new is not None
+    if again and (known := find_provisional(client, experiment_id, patch.run_id)):
+        return infos.fetch(client, known).run_id
+    tags = {key: value for key, value in patch.tags.items() if value} | {schema.PROVISIONAL: patch.run_id}
+    if patch.new.text is not None:
+        tags[schema.DESCRIPTION] = lineage.describe(parents, patch.new.text)
+    with http_retries(0):  # an answer that is lost on its way would make a second run
+        run = client.create_run(experiment_id, patch.at_ms, tags, patch.new.name)
+    infos.add(run)
     return str(run.info.run_id)
 
 
 def _write_new(
-    client: MlflowClient, experiment_id: str, run_id: str, change: Change, parents: Sequence[Acquaintance]
+    client: MlflowClient, experiment_id: str, run_id: str, patch: RunPatch, parents: Sequence[RunInfo]
 ) -> None:
-    assert change.new is not None
-    new: New = change.new
+    assert patch.new is not None
+    new: RunCreation = patch.new
     for params in chunks([Param(key, value) for key, value in new.params.items()], 100):
         client.log_batch(run_id, params=params)
-    if schema.DESCRIPTION in change.tags:  # it may hold a link to the run itself
-        client.set_tag(run_id, schema.DESCRIPTION, change.tags[schema.DESCRIPTION])
+    if schema.DESCRIPTION in patch.tags:  # it may hold a link to the run itself
+        client.set_tag(run_id, schema.DESCRIPTION, patch.tags[schema.DESCRIPTION])
     lineage.link_parents(client, run_id, parents)
     if new.leaderboard is not None:
         save_leaderboard(client, experiment_id, run_id, new.leaderboard)
 
 
-def _write_artifacts(client: MlflowClient, run_id: str, change: Change, again: bool, met: Met) -> None:
-    for path, text in change.texts.items():
+def _write_artifacts(client: MlflowClient, run_id: str, patch: RunPatch, again: bool, infos: RunInfoCache) -> None:
+    for path, text in patch.texts.items():
         client.log_text(run_id, text, path)
-    for path, folder in change.folders.items():
+    for path, folder in patch.folders.items():
         weights.open_to_all(Path(folder))
         client.log_artifacts(run_id, folder, path)
-    if change.weights:
-        weights.publish(client, met.of(client, run_id).artifact_uri, run_id, Path(change.weights), keep=again)
+    if patch.weights:
+        weights.publish(client, infos.fetch(client, run_id).artifact_uri, run_id, Path(patch.weights), keep=again)
 
 
-def _model_of(client: MlflowClient, run_id: str, change: Change, again: bool, met: Met) -> str | None:
-    """Id of the run's model, which is made if the change says so."""
-    run = met.of(client, run_id, anew=again)
-    if change.model is None:
+def _model_of(client: MlflowClient, run_id: str, patch: RunPatch, again: bool, infos: RunInfoCache) -> str | None:
+    """Id of the run's model, which is made if the patch says so."""
+    run = infos.fetch(client, run_id, fresh=again)
+    if patch.model is None:
         return run.model_id
-    with patience(0):  # a repeated request would make a second model
-        return met.made(run_id, lineage.add_model(client, run, change.model, again=again))
+    with http_retries(0):  # a repeated request would make a second model
+        return infos.set_model(run_id, lineage.add_model(client, run, patch.model, again=again))
 
 
-def _let_go_of_repositories() -> None:
+def _drop_repositories() -> None:
     """MLflow keeps a repository object with a thread pool for each of the last 1,024 runs: 8 kB a run."""
     kept = getattr(utils, "_artifact_repos_cache", None)
     while isinstance(kept, OrderedDict) and len(kept) > REPOSITORIES:

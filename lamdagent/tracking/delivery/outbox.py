@@ -1,6 +1,6 @@
-"""What the store could not take, on disk, in order, until it can: it survives the process that wrote it.
+"""Writes that the store could not take, kept on disk in order until it can; they survive the process.
 
-One folder per process and store; its lock says that the process lives. Others take over what a dead one left.
+Each process has one folder per store; its lock says that the process lives. Others recover what a dead one left.
 """
 
 import hashlib
@@ -17,14 +17,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lamdagent.errors import UserError
-from lamdagent.tracking.delivery.patch import Change, load
+from lamdagent.text import without_login
+from lamdagent.tracking.patch import RunPatch, load
 
 ENTRY = "change.json"
 """Written last: an entry without it was never complete."""
 FAILURES = "failures.txt"
 """Beside it: a line for every time that the store did not take it though it takes other writes."""
 MOST_FAILURES, LONGEST_S = 10, 30 * 60.0
-"""An entry that has failed so often and for so long is not waited for any more; other processes' tries count."""
+"""An entry that failed at least this many times, over at least this time, is set aside; all processes' tries count."""
 log = logging.getLogger(__name__)
 
 
@@ -36,27 +37,27 @@ def outbox_root() -> Path:
 
 
 class Outbox:
-    """Changes of this process to one experiment. Nothing is on disk while nothing waits."""
+    """Patches of this process to one experiment. Nothing is on disk while nothing waits."""
 
     def __init__(self, uri: str, experiment: str, folder: Path | None = None) -> None:
         """`uri` may hold credentials: they are no part of the name. `folder`: of a dead process, whose lock is held."""
-        key = hashlib.sha256(f"{re.sub('//[^/@]*@', '//', uri)} {experiment}".encode()).hexdigest()[:12]
+        key = hashlib.sha256(f"{without_login(uri)} {experiment}".encode()).hexdigest()[:12]
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment)[:40]
         self._key = (uri, experiment)
         self.store = outbox_root() / f"{slug}-{key}"
         """Folder of all processes that write this experiment."""
         self.folder = folder or self.store / f"{time.time_ns()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lock = FileLock(f"{self.folder}.lock", thread_local=False)
-        self._entries: list[tuple[Path, Change]] = []
+        self._entries: list[tuple[Path, RunPatch]] = []
         self._number = 0
 
     @property
-    def changes(self) -> list[Change]:
+    def patches(self) -> list[RunPatch]:
         """What waits, in order."""
-        return [change for _, change in self._entries]
+        return [patch for _, patch in self._entries]
 
-    def add(self, change: Change) -> None:
-        """Keep `change` durably, its files included: weights are MOVED here, folders copied.
+    def add(self, patch: RunPatch) -> None:
+        """Keep `patch` durably, its files included: weights are MOVED here, folders copied.
 
         Raises:
             UserError: this disk cannot take it either.
@@ -68,7 +69,7 @@ class Outbox:
             if not self._lock.is_locked:
                 self._lock.acquire()
             entry.mkdir(parents=True)
-            kept = _with_files(change, entry)
+            kept = _with_files(patch, entry)
             _write(entry / ENTRY, kept.dump())
             _sync(self.folder)
         except OSError as error:
@@ -78,25 +79,25 @@ class Outbox:
             ) from error
         self._entries.append((entry, kept))
 
-    def deliver(self, send: Callable[[Change], None]) -> None:
+    def deliver(self, send: Callable[[RunPatch], None]) -> None:
         """Give `send` what waits, in order; what it has taken waits no more. Its files stay until `close`."""
         while self._entries:
-            entry, change = self._entries[0]
-            send(change)
+            entry, patch = self._entries[0]
+            send(patch)
             (entry / ENTRY).unlink()
             _sync(entry)
             self._entries.pop(0)
 
-    def refuse(self, change: Change, reason: str) -> Path:
-        """Set `change` aside for good, with the reason; the folder where it is."""
+    def refuse(self, patch: RunPatch, reason: str) -> Path:
+        """Set `patch` aside for good, with the reason; the folder where it is."""
         folder = self.store / "refused" / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True, mode=0o700)
-        kept = _with_files(change, folder)
+        kept = _with_files(patch, folder)
         (folder / "reason.txt").write_text(reason, encoding="utf-8")
         _write(folder / ENTRY, kept.dump())
         return folder
 
-    def hopeless(self, reason: str) -> bool:
+    def is_hopeless(self, reason: str) -> bool:
         """Note that the first entry has failed; whether that has gone on so often and so long that it will not mend."""
         path = self._entries[0][0] / FAILURES
         with path.open("a", encoding="utf-8") as file:
@@ -105,7 +106,7 @@ class Outbox:
         lasted_s = time.time() - float(failures[0].split()[0])
         return len(failures) >= MOST_FAILURES and lasted_s >= LONGEST_S
 
-    def left_by_the_dead(self) -> "list[Outbox]":
+    def of_dead_processes(self) -> "list[Outbox]":
         """The outboxes of processes that are gone, oldest first; they are ours from now on, until closed."""
         found = []
         for lock in sorted(self.store.glob("*.lock")):
@@ -138,18 +139,18 @@ class Outbox:
             self._lock.release()
 
 
-def _with_files(change: Change, folder: Path) -> Change:
-    """`change` with its files in `folder`, on the disk and not only on their way to it."""
+def _with_files(patch: RunPatch, folder: Path) -> RunPatch:
+    """`patch` with its files in `folder`, on the disk and not only on their way to it."""
     folders = {}
-    for number, (path, source) in enumerate(change.folders.items()):
+    for number, (path, source) in enumerate(patch.folders.items()):
         folders[path] = str(folder / f"folder{number}")
         shutil.copytree(source, folders[path], dirs_exist_ok=True)
-    weights = change.weights
+    weights = patch.weights
     if weights and Path(weights).is_dir():  # else it had arrived before the fault
         weights = shutil.move(weights, str(folder / "weights"))
     for file in folder.rglob("*"):
         _sync(file)
-    return replace(change, folders=folders, weights=str(weights))
+    return replace(patch, folders=folders, weights=str(weights))
 
 
 def _write(path: Path, text: str) -> None:

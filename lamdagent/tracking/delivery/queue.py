@@ -1,248 +1,189 @@
-"""Between this process and its store: writes arrive now or later but once and in order, questions survive an outage."""
+"""The durable way to the store: each write arrives now or later, once and in order."""
 
 import logging
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
-
-from mlflow import MlflowClient
+from pathlib import Path
 
 from lamdagent.errors import UserError
 from lamdagent.tracking import schema
-from lamdagent.tracking.connect import hide_password
-from lamdagent.tracking.delivery.apply import deliver, find_provisional
+from lamdagent.tracking.delivery.apply import apply_patch, find_provisional
+from lamdagent.tracking.delivery.connection import Connection, first_line
 from lamdagent.tracking.delivery.outbox import Outbox
-from lamdagent.tracking.delivery.patch import PROVISIONAL, Change
-from lamdagent.tracking.outage import Line, is_outage, patience
-from lamdagent.tracking.run_info import Met
+from lamdagent.tracking.outage import CircuitBreaker, is_outage
+from lamdagent.tracking.patch import PROVISIONAL, RunPatch
+from lamdagent.tracking.run_cache import RunCache
 
-T = TypeVar("T")
-
-PROBE_S = 5
-"""How long a store that was away may take to answer."""
-WAIT_S = 3600.0
-"""How long a question that nothing else can answer waits for the store."""
-STUBBORN = 3
-"""So often may a question fail in a row while the store takes other requests; then the fault is the question's."""
 log = logging.getLogger(__name__)
 
 
-class Courier:
-    """Takes changes to one experiment and asks it questions.
+@dataclass(frozen=True)
+class Backlog:
+    """What the store has not got yet; false when that is nothing."""
 
-    While anything waits, all later changes wait behind it. A run opened in an outage has a provisional id; `real` tells
-    the store's as soon as there is one.
+    writes: int
+    folder: Path
+    """Where this process keeps its own."""
+
+    def __bool__(self) -> bool:
+        """Whether anything waits."""
+        return self.writes > 0
+
+
+class DeliveryQueue:
+    """Takes patches to one experiment and delivers them, or keeps them in an outbox while the store is away.
+
+    While anything waits, all later patches wait behind it. A run opened in an outage has a provisional id;
+    `resolve_run_id` gives the store's as soon as there is one. What is delivered is applied to the cache of runs.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, experiment: str, experiment_id: str) -> None:
-        """Nothing waits yet; see `take_over`."""
-        self._client = client
-        self._experiment_id = experiment_id
-        self._line = Line()
-        """To the store."""
-        self._queue = Line()
-        """Of what waits: it may be stuck though the store answers."""
-        self._own = Outbox(uri, experiment)
-        self._boxes = [self._own]
-        self._real: dict[str, str] = {}
+    def __init__(self, connection: Connection, outbox: Outbox, cache: RunCache) -> None:
+        """Nothing waits yet; see `recover`."""
+        self._connection = connection
+        self._own = outbox
+        self._boxes = [outbox]
+        self._cache = cache
+        self._breaker = CircuitBreaker()
+        """Of the outboxes: their first patch may fail though the store answers."""
+        self._resolved: dict[str, str] = {}
+        """Provisional id -> the store's."""
         self._proven = False
-        self.met = Met()
-        """Runs that need not be asked for again."""
-        self.folder = self._own.folder
-        """Where changes wait."""
-        self.delivered: list[Change] = []
-        """What the store has got, in its own ids, since the reader of its runs has emptied this list."""
+        """Whether the store has taken a write of ours."""
 
     @property
-    def waiting(self) -> list[Change]:
-        """What waits for the store, in order, in the store's ids as far as they are known."""
-        return [change.renamed(self.real) for box in self._boxes for change in box.changes]
+    def waiting(self) -> list[RunPatch]:
+        """The patches that wait for the store, in order, with the store's ids as far as they are known."""
+        return [patch.renamed(self.resolve_run_id) for box in self._boxes for patch in box.patches]
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and the store answers, as far as is known."""
-        return self._line.open and not self._stuck
+        return self._connection.breaker.closed and not self._count()
 
     @property
-    def _stuck(self) -> bool:
-        return any(box.changes for box in self._boxes)
+    def backlog(self) -> Backlog:
+        """How much waits, and where."""
+        return Backlog(self._count(), self._own.folder)
 
-    def real(self, run_id: str) -> str:
+    def waiting_weights(self, run_id: str) -> Path | None:
+        """The folder of the run's weights, if they wait for the store."""
+        found = (Path(patch.weights) for patch in self.waiting if patch.run_id == run_id and patch.weights)
+        return next((folder for folder in found if folder.is_dir()), None)
+
+    def resolve_run_id(self, run_id: str) -> str:
         """The run's id in the store, as far as it has one."""
-        return self._real.get(run_id, run_id)
+        return self._resolved.get(run_id, run_id)
 
-    # Writing -----------------------------------------------------------------------------------------------------
-
-    def write(self, change: Change) -> None:
+    def write(self, patch: RunPatch) -> None:
         """Deliver now, or keep for later. What the store refuses for good is set aside, unless it opens a run.
 
         Raises:
             UserError: the first run cannot be opened, so nothing has begun; or this disk is full too.
             MlflowException: the store refuses for good to open this run.
         """
-        change = change.renamed(self.real)
-        begins = change.new is not None and not self._proven
+        patch = patch.renamed(self.resolve_run_id)
+        begins = patch.new is not None and not self._proven
         if not (self.idle or begins):
-            self._own.add(change)
+            self._own.add(patch)
             return
         try:
-            self._send(change, again=False)
+            self._send(patch, again=False)
         except Exception as error:
             if not is_outage(error):
-                if change.new is not None or isinstance(error, FileNotFoundError):
+                if patch.new is not None or isinstance(error, FileNotFoundError):
                     raise
-                self._refuse(self._own, change, error)
+                self._refuse(self._own, patch, error)
             elif begins:
                 raise UserError(
-                    f"The store answers questions but takes no writes ({_first_line(error)}). Check that this user may "
+                    f"The store answers questions but takes no writes ({first_line(error)}). Check that this user may "
                     "write there and that its disk has room, then start the same command again."
                 ) from error
             else:
-                self._note(error)
-                self._own.add(change)
+                self._connection.note(error)
+                self._own.add(patch)
 
     def deliver_waiting(self) -> None:
-        """Write what waits, if the store takes it; returns at once while it need not be tried again."""
-        if self.idle or not (self._line.due and self._queue.due):
+        """Write what waits, if the store takes it; return at once while it need not be tried again."""
+        if self.idle or not (self._connection.breaker.due and self._breaker.due):
             return
-        try:
-            self._probe()
-        except Exception as error:
-            self._note(error)
+        if not self._connection.takes_writes():
             return
-        self._line.answered()
-        before = sum(len(box.changes) for box in self._boxes)
+        before = self._count()
         try:
             for box in self._boxes:
                 box.deliver(partial(self._send_kept, box))
         except Exception as error:
             if not is_outage(error):
                 raise
-            self._queue.failed()
+            self._breaker.record_failure()
             return
-        self._queue.answered()
+        self._breaker.record_success()
         if before:
             log.warning("The store answers again: %d writes that waited are done.", before)
 
-    def take_over(self) -> int:
-        """Make what dead processes of this machine could not write ours, and try at once; how much that was."""
-        left = self._own.left_by_the_dead()
+    def recover(self) -> int:
+        """The number of writes that dead processes of this machine have left; they are ours now, and tried at once."""
+        left = self._own.of_dead_processes()
         self._boxes[:0] = left
-        found = sum(len(box.changes) for box in left)
+        found = sum(len(box.patches) for box in left)
         self.deliver_waiting()
         return found
 
-    def settle(self, patience_s: float) -> bool:
-        """Wait until nothing waits any more, so long at most; whether it has come to that. What is left stays."""
-        until = time.monotonic() + patience_s
+    def flush(self, timeout_s: float) -> bool:
+        """Whether nothing waits any more, after at most `timeout_s` seconds; what is left stays."""
+        until = time.monotonic() + timeout_s
         self.deliver_waiting()
-        while self._stuck and time.monotonic() < until:
-            time.sleep(min(1.0, max(self._line.pause_s, self._queue.pause_s)))
+        while self._count() and time.monotonic() < until:
+            time.sleep(min(1.0, max(self._connection.breaker.pause_s, self._breaker.pause_s)))
             self.deliver_waiting()
         for box in self._boxes:
-            if not box.changes:
+            if not box.patches:
                 box.close()
-        self._boxes = [box for box in self._boxes if box.changes or box is self._own]
-        return not self._stuck
+        self._boxes = [box for box in self._boxes if box.patches or box is self._own]
+        return not self._count()
 
-    # Asking ------------------------------------------------------------------------------------------------------
+    def _count(self) -> int:
+        return sum(len(box.patches) for box in self._boxes)
 
-    def attempt(self, question: Callable[[], T]) -> T | None:
-        """The answer, or None in an outage; then the store is not asked again before it is due."""
-        if not self._line.open:
-            return None
-        try:
-            return question()
-        except Exception as error:
-            self._note(error)
-            return None
-
-    def ask(self, question: Callable[[], T]) -> T:
-        """The answer, waited for.
-
-        Raises:
-            UserError: the store has been away for too long.
-            Exception: what the question raises again and again while the store answers others.
-        """
-        until = time.monotonic() + WAIT_S
-        stubborn = 0
-        while True:
-            try:
-                return question()
-            except Exception as error:
-                self._note(error)
-                stubborn += self._answers()
-                if stubborn >= STUBBORN:
-                    raise
-                if time.monotonic() > until:
-                    raise UserError(f"The store has not answered for {WAIT_S / 60:.0f} minutes.") from error
-            time.sleep(self._line.pause_s)
-
-    # Inside ------------------------------------------------------------------------------------------------------
-
-    def _send(self, change: Change, again: bool) -> None:
-        run_id = deliver(self._client, self._experiment_id, change, again=again, met=self.met)
-        if run_id != change.run_id:
-            self._real[change.run_id] = run_id
+    def _send(self, patch: RunPatch, again: bool) -> None:
+        connection = self._connection
+        run_id = apply_patch(connection.client, connection.experiment_id, patch, self._cache.infos, again=again)
+        if run_id != patch.run_id:
+            self._resolved[patch.run_id] = run_id
         self._proven = True
-        self.delivered.append(change.renamed(self.real))
+        self._cache.update(patch.renamed(self.resolve_run_id))
 
-    def _send_kept(self, box: Outbox, change: Change) -> None:
+    def _send_kept(self, box: Outbox, patch: RunPatch) -> None:
         """Deliver what was kept; the ids of runs that another process opened are asked for."""
-        own = change.run_id if change.new else ""
-        ready = change.renamed(lambda known: known if known == own else self._found(known))
+        own = patch.run_id if patch.new else ""
+        ready = patch.renamed(lambda known: known if known == own else self._find(known))
         try:
             self._send(ready, again=True)
         except Exception as error:
-            if is_outage(error) and not box.hopeless(_first_line(error)):
+            if is_outage(error) and not box.is_hopeless(first_line(error)):
                 raise
             self._refuse(box, ready, error)
 
-    def _found(self, provisional: str) -> str:
-        if provisional not in self._real:
-            found = find_provisional(self._client, self._experiment_id, provisional)
+    def _find(self, provisional: str) -> str:
+        if provisional not in self._resolved:
+            connection = self._connection
+            found = find_provisional(connection.client, connection.experiment_id, provisional)
             if found is None:
                 return provisional
-            self._real[provisional] = found
-        return self._real[provisional]
+            self._resolved[provisional] = found
+        return self._resolved[provisional]
 
-    def _refuse(self, box: Outbox, change: Change, error: Exception) -> None:
+    def _refuse(self, box: Outbox, patch: RunPatch, error: Exception) -> None:
         """Set aside what the store will not take; a run that it should have ended ends as failed."""
-        folder = box.refuse(change, f"{type(error).__name__}: {error}")
-        log.warning("The store refuses a write for good (%s); it is kept in %s.", _first_line(error), folder)
-        if change.status and change.status != "RUNNING" and not PROVISIONAL.fullmatch(change.run_id):
-            reason = f"The store refused what should have been written ({_first_line(error)}); it is kept in {folder}."
+        folder = box.refuse(patch, f"{type(error).__name__}: {error}")
+        log.warning("The store refuses a write for good (%s); it is kept in %s.", first_line(error), folder)
+        if patch.status and patch.status != "RUNNING" and not PROVISIONAL.fullmatch(patch.run_id):
+            reason = f"The store refused what should have been written ({first_line(error)}); it is kept in {folder}."
             tags = {schema.STATUS_REASON: reason, schema.FAILURE_KIND: "refused"}
             try:
-                self._send(Change(change.run_id, change.at_ms, tags=tags, status="FAILED"), again=True)
+                self._send(RunPatch(patch.run_id, patch.at_ms, tags=tags, status="FAILED"), again=True)
             except Exception as second:
                 if is_outage(second):
                     raise
-                log.warning("The run %s could not be closed either (%s).", change.run_id, _first_line(second))
-
-    def _note(self, error: Exception) -> None:
-        """Remember a fault of the store, and say so once; anything else is not ours to swallow."""
-        if not is_outage(error):
-            raise error
-        if self._line.open:
-            log.warning("The store cannot be used now (%s). Results are kept in %s.", _first_line(error), self.folder)
-        self._line.failed()
-
-    def _probe(self) -> None:
-        """The smallest write: a full disk answers questions."""
-        with patience(0, PROBE_S):
-            self._client.set_experiment_tag(self._experiment_id, schema.ANSWERED, str(time.time_ns() // 1_000_000))
-
-    def _answers(self) -> bool:
-        try:
-            with patience(0, PROBE_S):
-                self._client.get_experiment(self._experiment_id)
-        except Exception as error:
-            self._note(error)
-            return False
-        return True
-
-
-def _first_line(error: Exception) -> str:
-    return hide_password(str(error)).strip().partition("\n")[0][:200]
+                log.warning("The run %s could not be closed either (%s).", patch.run_id, first_line(second))

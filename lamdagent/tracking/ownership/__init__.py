@@ -1,1 +1,1 @@
-"""Who does what, when several searches share a store: owners, claims, orphans."""
+"""Who does what when several searches share a store: claims, orphans."""
