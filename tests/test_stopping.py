@@ -31,14 +31,14 @@ def test_costs_outlive_the_process(tmp_path: Path) -> None:
         return RunWriter(RunStore(f"sqlite:///{tmp_path}/mlflow.db", "costs"), plan, "")
 
     first = journal()
-    assert first.open("search") == Spent()
-    first.spent(Spent(3, 0.25, 100.0))
-    first.spent(Spent(4, 0.75, 250.0))
-    first.close("KILLED", "interrupted by the user")
+    assert first.search_run.open("search") == Spent()
+    first.search_run.record_spent(Spent(3, 0.25, 100.0))
+    first.search_run.record_spent(Spent(4, 0.75, 250.0))
+    first.search_run.close("KILLED", "interrupted by the user")
     second = journal()
-    assert second.open("search") == Spent(0, 0.75, 250.0) and second.search_run_id == first.search_run_id
-    second.close("FINISHED", "")
-    assert journal().open("search") == Spent(), "a new search starts from nothing"
+    assert second.search_run.open("search") == Spent(0, 0.75, 250.0) and second.search_run.run_id == first.search_run.run_id
+    second.search_run.close("FINISHED", "")
+    assert journal().search_run.open("search") == Spent(), "a new search starts from nothing"
 
 
 @pytest.mark.parametrize("kind", [*RETRYABLE, "out_of_memory", "nan_loss", "timeout"])
