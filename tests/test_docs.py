@@ -19,7 +19,7 @@ from lamdagent.config import read
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").glob("[!_]*.md"))]  # _*.md: drafts
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.M | re.S)
 FENCES = {page: FENCE.findall(text) for page, text in TEXTS.items()}
