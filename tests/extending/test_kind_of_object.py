@@ -91,7 +91,7 @@ def test_faults_are_found_at_the_door(judge: Path, changes: tuple[str, ...], wor
 def test_a_search_uses_it_and_its_runs_say_so(judge: Path, tmp_path: Path) -> None:
     settings = ("tracking.experiment=judged", "execution=inline", "agent.kind=random", "budget.trials=2")
     source = f"resources.helpful.source={judge}"
-    limits = ("tasks.spell.limits={search: 2, test: 2}", "search.test_top=1")
+    limits = ("+tasks.spell.limits={search: 2, test: 2}", "search.test_top=1")
     code, output = search(tmp_path, *GIVEN, source, *settings, *limits)
     assert code == 0, output
     records = [record_of(run) for run in runs_of(tmp_path, "judged")]
