@@ -76,7 +76,10 @@ def test_the_agent_reads_of_it(judge: Path) -> None:
         (("resources.helpful.source=nowhere",), "resources.helpful.source: there is no file or folder 'nowhere'"),
         (("resources.helpful.kind=json:dumps",), "resources.helpful.kind: json:dumps is function, wanted what"),
         (("~resources.helpful",), "its slot 'judge' takes reward_model, but there is no such resource"),
-        (("actions.sft_judged.slots.judge.kind=no:KIND",), "slots.judge.kind: 'no:KIND' is no module:function on"),
+        (
+            ("actions.sft_judged.slots.judge.kind=no:KIND",),
+            "slots.judge.kind: 'no:KIND' is no module:function on the Python path",
+        ),
     ],
 )
 def test_faults_are_found_at_the_door(judge: Path, changes: tuple[str, ...], words: str) -> None:
