@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lamdagent.errors import ConfigError
 from lamdagent.settings.agent import AgentConfig
-from lamdagent.settings.entries import ActionConfig, DatasetConfig, ModelConfig, SlotConfig, TaskConfig
+from lamdagent.settings.entries import ActionConfig, DatasetConfig, ModelConfig, ResourceConfig, SlotConfig, TaskConfig
 from lamdagent.settings.fault import Fault
 from lamdagent.settings.memory import ForeignScoreConfig, MemoryConfig, SourceConfig
 from lamdagent.settings.plain import plain
@@ -33,6 +33,7 @@ __all__ = [
     "LadderConfig",
     "MemoryConfig",
     "ModelConfig",
+    "ResourceConfig",
     "RetentionConfig",
     "SearchConfig",
     "SlotConfig",
@@ -191,6 +192,7 @@ class Config(Section):
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     models: dict[str, ModelConfig] = field(default_factory=dict)
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
+    resources: dict[str, ResourceConfig] = field(default_factory=dict)
     actions: dict[str, ActionConfig] = field(default_factory=dict)
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     data_fraction: Share = 1.0

@@ -54,6 +54,8 @@ def quiet_libraries() -> None:
 KNOWN_WARNINGS = (
     # peft 0.21 with transformers 5.23
     "`is_gradient_checkpointing` is deprecated and will be removed in v6. Use `is_activation_checkpointing` instead.",
+    # tqdm in a notebook: our progress needs no widgets
+    "IProgress not found. Please update jupyter and ipywidgets.",
     # mergekit 0.1.5 with numpy 2
     "numpy.core is deprecated and has been renamed to numpy._core. The numpy._core namespace contains private NumPy",
 )

@@ -38,7 +38,7 @@ def parse_json(text: str | None, default: Any) -> Any:
     """The value of JSON text; `default` for no text and for text that is no JSON."""
     try:
         return json.loads(text) if text else default
-    except ValueError:
+    except (ValueError, RecursionError):
         return default
 
 

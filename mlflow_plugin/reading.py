@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
-from lamdagent.report.data import Document, document, parents_of
+from lamdagent.report.document import Document, document
+from lamdagent.report.graph import parents_of
 from lamdagent.tracking import schema
 from lamdagent.tracking.runs import RunRecord, is_ours, record_of
 

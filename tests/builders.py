@@ -13,7 +13,7 @@ SFT = ActionType(
 )
 DPO = ActionType("dpo", "prefers", "m:f", (Slot("model", "model"), Slot("dataset", "preference")), {"beta": (0.1,)})
 LINEAR = ActionType(
-    "linear", "averages", "m:f", (Slot("models", "models", 2, 2, mirror="weight"),), {"weight": (0.3, 0.5, 0.7)}
+    "linear", "averages", "m:f", (Slot("models", "models", 2, 2, complement="weight"),), {"weight": (0.3, 0.5, 0.7)}
 )
 TIES = ActionType(
     "ties",

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -23,6 +24,7 @@ from hydra.core.global_hydra import GlobalHydra
 import lamdagent
 from lamdagent.api import composing
 from lamdagent.config import conf_folder, read
+from lamdagent.tracking.fluent import ADDRESS, fluent_state_kept
 from tests.searches import ROOT, client_of, of_kind, runs_of
 from tests.stunts import FOLDER
 
@@ -159,14 +161,31 @@ def test_without_a_store_there_is_nothing_to_tell(ask: Any, tmp_path: Path, monk
 
 def surroundings() -> tuple[Any, ...]:
     """What a function of ours must leave as it was."""
-    loggers = [logging.getLogger(name) for name in ("", "lamdagent", "mlflow", "alembic", "hydra")]
+    loggers = [logging.getLogger(name) for name in ("", "lamdagent", "hydra")]
     return (
         os.getcwd(),
         os.environ.get("MLFLOW_TRACKING_URI"),
         [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
-        [(one.level, list(one.handlers), one.disabled) for one in loggers],
+        [(one.level, [h for h in one.handlers if "pytest" not in type(h).__module__], one.disabled) for one in loggers],
         GlobalHydra.instance().is_initialized(),
     )
+
+
+def test_mlflow_in_the_same_process_keeps_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = mlflow.get_tracking_uri()
+    for variable in ("sqlite:///of-the-user.db", None):
+        monkeypatch.delenv(ADDRESS, raising=False)
+        if variable is not None:
+            monkeypatch.setenv(ADDRESS, variable)
+        expected = mlflow.get_tracking_uri()
+        level = logging.getLogger("mlflow").level
+        with fluent_state_kept():
+            mlflow.set_tracking_uri("sqlite:///of-a-search.db")
+            logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+        assert mlflow.get_tracking_uri() == expected and os.environ.get(ADDRESS) == variable
+        assert logging.getLogger("mlflow").level == level
+    monkeypatch.undo()
+    assert mlflow.get_tracking_uri() == before
 
 
 @dataclass
@@ -201,7 +220,7 @@ class TestSearch:
         assert result.search_run_id == runs[0].info.run_id and runs[0].info.status == "FINISHED"
         assert [trial.run_id for trial in result.history] == [run.info.run_id for run in runs[1:]]
         assert result.champion is not None and result.champion in result.history.best
-        assert {standing.trial.run_id for standing in result.standings} <= {t.run_id for t in result.history}
+        assert {promotion.trial.run_id for promotion in result.promotions} <= {t.run_id for t in result.history}
         assert result.reason == "4 trials are done" and result.experiment == "lamdagent-smoke"
         assert result.tracking_uri == f"sqlite:///{shelf.folder}/mlflow.db"
 
@@ -221,7 +240,7 @@ class TestSearch:
 
     def test_the_report_is_the_page(self, shelf: Shelf) -> None:
         page = shelf.result.report_html()
-        assert page.startswith("<!doctype html>") and shelf.result.search_run_id in page
+        assert page.startswith("<!DOCTYPE html>") and shelf.result.search_run_id in page
 
     def test_a_password_is_not_shown(self, shelf: Shelf) -> None:
         result = lamdagent.Result(**{**vars(shelf.result), "tracking_uri": "postgresql://me:secret@host/db"})
@@ -270,7 +289,8 @@ class TestHistory:
         client.log_param(run.info.run_id, "learning_rate", "0.1")
         client.log_metric(run.info.run_id, "accuracy", 0.5)
         found = lamdagent.sources("smoke")
-        assert [one.name for one in found.experiments] == ["theirs"] and list(found.to_dict()["suggested"]["memory"])
+        assert "theirs" in {one.name for one in found.experiments} and "lamdagent-smoke" not in str(found.to_dict())
+        assert list(found.suggested["memory"]["sources"]) == ["theirs"]
         given = {"memory.sources.theirs": {"mapping": "params", "experiments": ["theirs"]}}
         (reading,) = lamdagent.sources("smoke", given).readings["theirs"]
         assert reading.run_id == run.info.run_id and (reading.trial or reading.skipped)
@@ -286,7 +306,7 @@ class TestHistory:
 @pytest.mark.slow
 class TestAgain:
     def test_pruned_weights_are_rebuilt(self, shelf: Shelf) -> None:
-        scarce = {"retention.keep_best": 1, "search.test_top": 1}
+        scarce = {"retention.keep_best": 1, "search.test_top": 1, "~tasks.spell": None}
         shown = lamdagent.prune("smoke", scarce, dry_run=True)
         assert shown.gone and shown.kept and shown.freed_bytes == 0
         assert {one.trial.run_id for one in shown.weights} == {t.run_id for t in shelf.result.history.history.actions}
@@ -360,7 +380,7 @@ def test_ctrl_c_ends_a_search_cleanly(gate: Path, shelf: Shelf, times: int, stat
     """Once: after what runs now; twice: at once. The same call goes on."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     thread, before = interrupting(gate, times), surroundings()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
         lamdagent.search("stunts", GATED, config_dir=CONF, progress=False)
     thread.join()
     assert surroundings() == before

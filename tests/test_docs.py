@@ -216,3 +216,13 @@ class TestTree:
         rooms = [Path(path).stem for path in self.printed() if path.startswith("lamdagent/") and path != "lamdagent/"]
         floors = [floor[room] for room in rooms if room != "__main__"]
         assert floors == sorted(floors)
+
+    def test_the_turn_names_files_and_outcomes_that_exist(self) -> None:
+        """Its comments: `# decide.py, pure: Start, Reuse, ...`."""
+        block = next(text for _, text in FENCES[ROOT / "docs/architecture.md"] if text.startswith("for phase in"))
+        comments = re.findall(r"# (\w+\.py)(?:, pure)?(?:: (.*))?", block)
+        assert len(comments) >= 5
+        for file, told in comments:
+            code = (ROOT / "lamdagent/loop" / file).read_text()
+            names = re.findall(r"\b[A-Z][a-z]+\b", told)
+            assert [name for name in names if not re.search(rf"^class {name}\b", code, flags=re.M)] == [], file

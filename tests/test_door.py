@@ -30,7 +30,7 @@ DISTILL = ActionType(
     "distill",
     "learns",
     "m:f",
-    (Slot("model", "model"), Slot("teacher", "model", unlike="model"), Slot("dataset", "sft")),
+    (Slot("model", "model"), Slot("teacher", "model", distinct_from="model"), Slot("dataset", "sft")),
     {"beta": (0.0, 1.0)},
 )
 

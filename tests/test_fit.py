@@ -19,7 +19,7 @@ from lamdagent.actions.merging import merge
 from lamdagent.enumeration.reachability import unreachable
 from lamdagent.errors import ActionFailed
 from lamdagent.objects import tokenizer_vocab
-from lamdagent.objects.compatibility import differences, frame_of
+from lamdagent.objects.compatibility import differences, signature_of
 from tests.builders import DATASETS, DPO, LINEAR, SFT, TIES, model, pool, space
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ class TestFrames:
     def test_a_model_fits_itself_whatever_else_its_files_say(self, copy: Any, pico_folder: str) -> None:
         other = configured(copy("other"), transformers_version="0", rope_theta=1.0, head_dim=None, dtype="float32")
         (other / "tokenizer.json").write_text(json.dumps(json.loads((other / "tokenizer.json").read_text()), indent=1))
-        here, there = frame_of(Path(pico_folder)), frame_of(other)
+        here, there = signature_of(Path(pico_folder)), signature_of(other)
         assert differences(here, there) == [] and here.digest == there.digest
 
     @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ class TestFrames:
         ],
     )
     def test_sizes_that_differ_are_named(self, changes: Any, words: str, copy: Any, pico_folder: str) -> None:
-        here, there = frame_of(Path(pico_folder)), frame_of(configured(copy("other"), **changes))
+        here, there = signature_of(Path(pico_folder)), signature_of(configured(copy("other"), **changes))
         assert words in differences(here, there) and here.digest != there.digest
 
     def test_tokens_that_differ_are_named(self, copy: Any, pico_folder: str) -> None:
         swap(copy("other"))
-        here, there = frame_of(Path(pico_folder)), frame_of(copy("third").parent / "other")
+        here, there = signature_of(Path(pico_folder)), signature_of(copy("third").parent / "other")
         row = min(here.tokens["a"], here.tokens["b"])
         assert differences(here, there) == [f"2 tokens differ, the first in row {row}: 'a' and 'b'"]
         assert here.digest != there.digest
@@ -142,7 +142,7 @@ class TestOffers:
         assert set(only) == {base, old}
 
 
-FIRST_TWO = Slot("models", "models", 2, 2, role="initial", mirror="weight")
+FIRST_TWO = Slot("models", "models", 2, 2, role="initial", complement="weight")
 ALONE = dataclasses.replace(LINEAR, name="alone", slots=(FIRST_TWO,))
 
 

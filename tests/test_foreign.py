@@ -26,14 +26,16 @@ from lamdagent.errors import ConfigError
 from lamdagent.evaluation.task import Score, Task
 from lamdagent.loop.action_space import build_action_space
 from lamdagent.memory.external.config_check import source_faults
+from lamdagent.memory.external.context import ParsedRun, SearchContext, with_external
 from lamdagent.memory.external.feed import NEWEST, Sources
-from lamdagent.memory.external.parse import Ours, Reading, normalized, seeded, understand
+from lamdagent.memory.external.parse import parse_runs
 from lamdagent.memory.external.suggestion import suggest
-from lamdagent.memory.lineage import chain, given_by, recipe
+from lamdagent.memory.external.values import normalized
+from lamdagent.memory.lineage import given_by, lineage_string, recipe
 from lamdagent.memory.text import LINE, memory_text
 from lamdagent.memory.trial import History, Trial
 from lamdagent.planning.plan import Plan
-from lamdagent.selection.candidates import TELLING, telling
+from lamdagent.selection.candidates import TELLING, training_trials
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.surrogate import SurrogatePolicy, rank
 from lamdagent.selection.tpe import TPEPolicy
@@ -57,7 +59,7 @@ DPO = ActionType(
 )
 TYPES = (FULL, LORA, DPO, LINEAR)
 BASE = model(0)
-OURS = Ours(TYPES, DATASETS, TASKS, {"base": BASE}, {"calls": Score(0.2, 0.05), "style": Score(0.4, 0.05)})
+OURS = SearchContext(TYPES, DATASETS, TASKS, {"base": BASE}, {"calls": Score(0.2, 0.05), "style": Score(0.4, 0.05)})
 TRAINER = {
     "_name_or_path": "base",
     "learning_rate": "0.01",
@@ -83,12 +85,14 @@ def run(number: int, params: Mapping[str, str], status: str = "FINISHED", **more
     return RunRecord(f"r{number}", "9", f"run {number}", status, number * 1000, ended, "/x", params=params, **more)
 
 
-def one(source: SourceConfig, record: RunRecord, weights: Weights | None = None, ours: Ours = OURS) -> Reading:
-    (found,) = understand("theirs", source, [record], ours, {record.run_id: weights} if weights else {})
+def one(
+    source: SourceConfig, record: RunRecord, weights: Weights | None = None, ours: SearchContext = OURS
+) -> ParsedRun:
+    (found,) = parse_runs("theirs", source, [record], ours, {record.run_id: weights} if weights else {})
     return found
 
 
-def trial(reading: Reading) -> Trial:
+def trial(reading: ParsedRun) -> Trial:
     assert reading.trial is not None, reading.skipped
     return reading.trial
 
@@ -150,7 +154,7 @@ class TestTrainer:
     def test_a_run_may_start_from_the_folder_of_an_earlier_one(self) -> None:
         first = run(1, SFT | {"output_dir": "/data/sft-1/"})
         second = run(2, SFT | {"_name_or_path": "/data/sft-1", "output_dir": "/data/sft-2"})
-        readings = understand("theirs", ready("trl"), [second, first], OURS, {})
+        readings = parse_runs("theirs", ready("trl"), [second, first], OURS, {})
         one_, two = (trial(r) for r in readings)
         assert two.action and one_.model and two.model and two.action.models == (one_.model,)
         assert two.parents == ("r1",) and two.model.depth == 2
@@ -239,7 +243,7 @@ class TestMappings:
     def test_equal_whatever_the_order_of_the_runs(self, mapping: str) -> None:
         records = [run(n, SFT | {"action": "sft_full"}) for n in range(1, 6)]
         source = ready(mapping)
-        assert understand("t", source, records, OURS, {}) == understand("t", source, records[::-1], OURS, {})
+        assert parse_runs("t", source, records, OURS, {}) == parse_runs("t", source, records[::-1], OURS, {})
 
 
 class TestScores:
@@ -280,7 +284,7 @@ def theirs(count: int = 6, **weights: Weights) -> tuple[Trial, ...]:
         run(n, SFT | {"learning_rate": rates[n % 2]}, metrics={"acc": 0.25 + 0.6 * (n % 2)})
         for n in range(1, count + 1)
     ]
-    return tuple(trial(r) for r in understand("theirs", source, records, OURS, weights))
+    return tuple(trial(r) for r in parse_runs("theirs", source, records, OURS, weights))
 
 
 def turn(history: History, number: int = 1, types: tuple[ActionType, ...] = (FULL, LINEAR)) -> Turn:
@@ -293,14 +297,14 @@ class TestSeeding:
 
     def test_nothing_of_theirs_is_ever_a_result_of_ours(self) -> None:
         own = History((base_trial(), trial_of(next(ActionSpace((FULL,), [BASE], DATASETS).actions(FULL)), 1, 0.3)))
-        history = seeded(own, theirs(r1=AT_HAND))
-        assert max(t.score.value for t in history.foreign if t.score) > own.scored[0].score.value  # type: ignore[union-attr]
+        history = with_external(own, theirs(r1=AT_HAND))
+        assert max(t.score.value for t in history.external if t.score) > own.scored[0].score.value  # type: ignore[union-attr]
         for view in ("trials", "scored", "actions", "failed", "by_run"):
             assert getattr(history, view) == getattr(own, view), view
         assert history.base_score() == own.base_score() and len(history.experience) == 7
 
     def test_their_scores_change_what_is_picked(self) -> None:
-        cold, warm = History((base_trial(),)), seeded(History((base_trial(),)), theirs())
+        cold, warm = History((base_trial(),)), with_external(History((base_trial(),)), theirs())
         for policy in (SurrogatePolicy(), TPEPolicy()):
             assert policy(turn(warm)) is not None
         assert SurrogatePolicy()(turn(cold)).action.hyperparameters["learning_rate"] == 0.001  # type: ignore[union-attr]
@@ -309,15 +313,15 @@ class TestSeeding:
 
     def test_their_failures_are_a_risk(self) -> None:
         records = [run(n, SFT, "FAILED") for n in range(1, 9)]
-        failed = tuple(trial(r) for r in understand("theirs", ready("trl"), records, OURS, {}))
-        warm = turn(seeded(History((base_trial(),)), failed))
+        failed = tuple(trial(r) for r in parse_runs("theirs", ready("trl"), records, OURS, {}))
+        warm = turn(with_external(History((base_trial(),)), failed))
         risks = {p.action.hyperparameters["learning_rate"]: p.failure for p in rank(warm, [FULL])}
         assert risks[0.01] > 0.5
         assert "action type sft_full" not in memory_text(warm.history, warm.space, TASKS, 1000)
 
     def test_models_at_hand_join_the_pool_scored_or_not(self) -> None:
         unscored = trial(one(ready("transformers"), run(50, {}), AT_HAND))
-        history = seeded(History((base_trial(),)), (*theirs(r1=AT_HAND), unscored))
+        history = with_external(History((base_trial(),)), (*theirs(r1=AT_HAND), unscored))
         pool = turn(history).space.models
         assert [m.run_id for m in pool] == ["run0", "r1", "r50"]
         merges = list(turn(history).space.actions(LINEAR))
@@ -331,17 +335,20 @@ class TestSeeding:
         ours = dataclasses.replace(trial_of(action, 1, 0.5), parents=("r1",))
         lost = dataclasses.replace(model(9), fingerprint="r1", run_id="r1")
         read_back = dataclasses.replace(ours, action=dataclasses.replace(action, models=(lost,)))
-        history = seeded(History((base_trial(), read_back)), foreign)
+        history = with_external(History((base_trial(), read_back)), foreign)
         bound = history.by_run["run1"]
         assert bound.action and bound.action.models == (made.model,) and bound.model
-        assert chain(bound.model, history) == f"{made.model.name} (from theirs) > sft_full(calls, learning_rate=0.001)"
+        assert (
+            lineage_string(bound.model, history)
+            == f"{made.model.name} (from theirs) > sft_full(calls, learning_rate=0.001)"
+        )
         assert given_by(bound.model, history) == {"theirs"} and given_by(BASE, history) == set()
         first = recipe(bound, history)["steps"][0]
         assert first == {"model": made.model.name, "source": AT_HAND.location, "fingerprint": made.model.fingerprint}
 
     def test_a_long_past_of_others_leaves_room_for_ours(self) -> None:
         own = tuple(trial_of(a, n, 0.3) for n, a in enumerate(ActionSpace((FULL,), [BASE], DATASETS).actions(FULL), 1))
-        told = telling(seeded(History((base_trial(), *own)), theirs(1000)))
+        told = training_trials(with_external(History((base_trial(), *own)), theirs(1000)))
         assert len(told) == TELLING and [t.run_id for t in told if not t.source] == [t.run_id for t in own]
 
 
@@ -353,10 +360,10 @@ class TestStrangers:
         source = ready("params", action="params.method", dataset="params.data", **accuracy())
         named = dataclasses.replace(run(1, params, metrics={"acc": 0.9}), name=HOSTILE)
         broken = dataclasses.replace(run(2, params, "FAILED"), name=HOSTILE)
-        return tuple(trial(r) for r in understand("theirs", source, [named, broken], OURS, {"r1": AT_HAND}))
+        return tuple(trial(r) for r in parse_runs("theirs", source, [named, broken], OURS, {"r1": AT_HAND}))
 
     def test_in_the_memory_text(self) -> None:
-        history = seeded(History((base_trial(),)), self.hostile())
+        history = with_external(History((base_trial(),)), self.hostile())
         text = memory_text(history, turn(history).space, TASKS, 100_000)
         assert text.count("\n## Best pipelines so far") <= 1 and "from theirs: " in text
         for line in text.splitlines():
@@ -364,7 +371,7 @@ class TestStrangers:
 
     def test_in_what_is_told_to_people(self) -> None:
         records = [run(1, {"action": HOSTILE}), run(2, {"action": "sft_full", "from": HOSTILE})]
-        for reading in understand("theirs", ready("params", model="params.from"), records, OURS, {}):
+        for reading in parse_runs("theirs", ready("params", model="params.from"), records, OURS, {}):
             assert reading.skipped and reading.skipped.isprintable() and len(reading.skipped) < 400
 
     @pytest.mark.parametrize("value", ["nan", "inf", "1e999", "-5", HOSTILE, ""])

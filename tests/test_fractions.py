@@ -8,7 +8,7 @@ import pytest
 from lamdagent.config import Config, MemoryConfig
 from lamdagent.memory.history import build_history
 from lamdagent.memory.trial import History, Trial
-from lamdagent.report.data import document, scales
+from lamdagent.report.document import document, scales
 from lamdagent.tracking.runs import RunRecord
 from lamdagent.weights.retention import decide
 from tests.builders import DATASETS, SFT, TASKS, TYPES, base_trial, space, trial_of

@@ -14,7 +14,7 @@ from lamdagent.actions.context import Context
 from lamdagent.actions.sampling import rft
 from lamdagent.errors import ActionFailed
 from lamdagent.objects.dataset import is_made
-from lamdagent.objects.rows import as_text, fingerprint_of_rows, kept
+from lamdagent.objects.rows import as_text, cached_path, fingerprint_of_rows
 from lamdagent.progress import Progress
 from tests.searches import ROOT, client_of, of_kind, runs_of, tag
 from tests.test_replay_command import lamdagent
@@ -72,7 +72,7 @@ def test_right_answers_are_kept_and_learnt(model: str, prompts: str, tmp_path: P
         row["completion"] == asked[json.dumps(row["prompt"], sort_keys=True)] and row["reward"] == 1.0 for row in rows
     )
     about = json.loads((tmp_path / "dataset" / "about.json").read_text())
-    assert about["fingerprint"] == fingerprint_of_rows(text) and kept(about["fingerprint"]).read_text() == text
+    assert about["fingerprint"] == fingerprint_of_rows(text) and cached_path(about["fingerprint"]).read_text() == text
     assert (about["kind"], about["rows"], about["columns"]) == ("sft", len(rows), ["completion", "prompt", "reward"])
     assert about["description"].startswith(f"{len(rows)} of 160 answers that a model gave to 40 prompts")
     phases = [(p.phase, p.done, p.total) for p in seen]
@@ -210,7 +210,7 @@ class TestSearch:
             weights.rmdir()
             client.set_tag(run.info.run_id, "lamdagent.pruned", "{}")
         about = json.loads(tag(wanted[1], "dataset"))
-        kept(about["fingerprint"]).unlink(missing_ok=True)  # as on another machine
+        cached_path(about["fingerprint"]).unlink(missing_ok=True)  # as on another machine
         code, output = lamdagent(folder, "rebuild", wanted[0].info.run_id, *CONF, "execution=inline")
         assert code == 0 and "the same weights, by checksum" in output, output
         code, output = lamdagent(folder, "rebuild", wanted[1].info.run_id, *CONF, "execution=inline")

@@ -38,7 +38,7 @@ SFT = ActionType(
     {"learning_rate": (0.001, 0.002), "steps": (16,), "packing": (True, False)},
 )
 SLERP = ActionType(
-    "slerp", "spherical merging", "none:none", (Slot("models", "models", 2, 2, mirror="t"),), {"t": (0.3, 0.5, 0.7)}
+    "slerp", "spherical merging", "none:none", (Slot("models", "models", 2, 2, complement="t"),), {"t": (0.3, 0.5, 0.7)}
 )
 LLAMA = [
     Model(letter * 8, f"/models/{letter}", architecture="Llama", base="aaaaaaaa", vocabulary=10) for letter in "ab"

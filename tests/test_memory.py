@@ -15,12 +15,14 @@ from lamdagent.evaluation.task import Score, Task, weighted_score
 from lamdagent.execution.executor import Failed
 from lamdagent.llm.templates import LLMSettings
 from lamdagent.loop.run_writer import RunWriter
-from lamdagent.memory.external.parse import Ours, seeded, understand
+from lamdagent.memory.external.context import SearchContext, with_external
+from lamdagent.memory.external.parse import parse_runs
 from lamdagent.memory.history import Histories, build_history, tried_fingerprints
-from lamdagent.memory.lineage import LONGEST, chain, recipe
+from lamdagent.memory.lineage import LONGEST, lineage_string, recipe
 from lamdagent.memory.text import CHARACTERS_PER_TOKEN, LINE, memory_text
 from lamdagent.memory.trial import RETRYABLE, History, Trial
 from lamdagent.objects.model import Model
+from lamdagent.objects.reference import ObjectRef
 from lamdagent.planning.plan import Plan
 from lamdagent.selection.policy import Decision, Policy, Turn
 from lamdagent.selection.prompts import object_messages, type_messages
@@ -187,10 +189,10 @@ def _all_that_a_policy_sees(records: Sequence[RunRecord], policy: Policy) -> lis
     own = read(records)
     base = own.trials[0].model
     assert base is not None
-    ours = Ours(TYPES, DATASETS, TASKS, {"base": base}, own.trials[0].scores)
-    others = understand("theirs", SourceConfig(mapping="lamdagent"), records, ours, {})
+    ours = SearchContext(TYPES, DATASETS, TASKS, {"base": base}, own.trials[0].scores)
+    others = parse_runs("theirs", SourceConfig(mapping="lamdagent"), records, ours, {})
     found = []
-    for history in (own, seeded(read(records[:1]), [r.trial for r in others if r.trial])):
+    for history in (own, with_external(read(records[:1]), [r.trial for r in others if r.trial])):
         made = [trial.model for trial in history.scored if trial.model]
         offered = ActionSpace(TYPES, made or [base], DATASETS, tried=tried_fingerprints(history))
         turn = Turn(history, offered, 4, 0, partial(memory_text, history, offered, TASKS, TOKENS))
@@ -280,7 +282,7 @@ class TestText:
         best = next(trial for trial in history.scored if trial.kind == "action")
         assert best.model and best.score
         assert f"{best.model.name}: score {best.score.value:.3f}" in text
-        assert chain(best.model, history) in text
+        assert lineage_string(best.model, history) in text
         assert f"NaN loss {history.failed[-1].started}" in text
         assert "SFT on calls helps" in text
         for title in ("Base models", "Best pipelines", "Best on each task", "Latest trials", "Failures"):
@@ -337,7 +339,9 @@ class TestHostileText:
         history = long_history(20)
         victim = next(trial for trial in history.actions if trial.started == 20)
         assert victim.action is not None
-        action = dataclasses.replace(victim.action, type=f"sft{HOSTILE}", slots={"model": (f"m{HOSTILE}",)})
+        action = dataclasses.replace(
+            victim.action, type=f"sft{HOSTILE}", inputs={"model": (ObjectRef("model", f"m{HOSTILE}"),)}
+        )
         trials = tuple(dataclasses.replace(t, action=action) if t is victim else t for t in history)
         changed = self.changed(history, dataclasses.replace(history, trials=trials))
         assert 1 <= len(changed) <= 2 and all(line.startswith("- ") and line.isprintable() for line in changed)
@@ -381,13 +385,13 @@ class TestPipelines:
     def test_chain_is_one_line_that_names_the_merged_models(self, history: History) -> None:
         last = history.trials[-1]
         assert last.model and last.action
-        text = chain(last.model, history)
+        text = lineage_string(last.model, history)
         assert "\n" not in text and len(text) <= LONGEST
         assert all(parent.name in text or parent.initial for parent in last.action.models) and "base" in text
         assert text.endswith("> ties")
         second = history.by_run["run2"].model
         assert second is not None
-        assert chain(second, history).count(" > ") == 2
+        assert lineage_string(second, history).count(" > ") == 2
 
     def test_recipe_makes_every_input_before_its_use_and_once(self, history: History) -> None:
         steps = recipe(history.trials[-1], history)["steps"]

@@ -13,6 +13,7 @@ from lamdagent.actions.methods import METHODS
 from lamdagent.config import Config, ExecutionConfig, ModelConfig
 from lamdagent.devices import capacity, host_memory
 from lamdagent.guards.memory import Parts, Setting, least, memory_faults, merging, training
+from lamdagent.guards.memory import peak as peak_of
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model_size import of_config, of_folder, size_of_source
 from tests.searches import search
@@ -86,6 +87,21 @@ def test_estimates_are_near_what_was_measured(rank: int, pairs: int, peaks: tupl
         setting = Setting(rank, 0, 4 * tokens * (1 + pairs), reference=bool(pairs and not rank))
         if peak:
             assert sum(training(SMOL, setting, gpu=False).values()) / 1e9 == pytest.approx(peak, rel=0.1)
+
+
+# The same, 2 rows of 128 tokens, two micro-batches a step; GRPO and distillation generate half of the tokens
+@pytest.mark.parametrize(
+    ("setting", "peak"),
+    [
+        (Setting(tokens=256, reference=True), 4.07),
+        (Setting(tokens=256, answers=4, length=128), 3.63),
+        (Setting(tokens=256, answers=4, length=128, teacher=269_000_000), 3.98),
+    ],
+    ids=["kto_full", "grpo_full", "distill_full"],
+)
+def test_estimates_of_references_answers_and_teachers_are_near_too(setting: Setting, peak: float) -> None:
+    assert SMOL
+    assert sum(peak_of(SMOL, setting, gpu=False).values()) / 1e9 == pytest.approx(peak, rel=0.15)
 
 
 def test_merges_take_their_result_and_their_largest_tensors() -> None:

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lamdagent.evaluation.task import Task
-from lamdagent.report.data import scales
+from lamdagent.report.document import scales
 from lamdagent.report.render import page
 from lamdagent.tracking.searches import end_search, start_search
 from lamdagent.tracking.store import RunStore

@@ -31,7 +31,7 @@ from lamdagent.export.part import place
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model, Origin
-from lamdagent.objects.rows import kept
+from lamdagent.objects.rows import cached_path
 from lamdagent.objects.sources import WHEELS
 from lamdagent.planning.plan import Plan, make_plan
 from lamdagent.progress import Progress
@@ -102,7 +102,7 @@ class Family:
 def gathered(folder: Path, run_id: str) -> Dataset:
     """What an action has left there, as the store would tell it."""
     told = json.loads((folder / "about.json").read_text())
-    name, path = f"data-{told['fingerprint'][:8]}", str(kept(told["fingerprint"]))
+    name, path = f"data-{told['fingerprint'][:8]}", str(cached_path(told["fingerprint"]))
     return Dataset(name, told["kind"], "", told["fingerprint"], told["rows"], path, run_id=run_id)
 
 

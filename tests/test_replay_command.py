@@ -198,7 +198,7 @@ def test_what_says_nothing_to_a_replay_is_refused(small: tuple[Path, list[Run]])
         assert code == 2 and ("wanted one run id" in output or "cannot be composed" in output), output
     last = list(actions(small[1]))[-1]
     for word, said in (
-        ("budget.trials=0", "more than 0"),
+        ("budget.trials=0", "at least 1"),
         ("+actions.dpo.version=2", "made without it"),
         ("agent=tpe", "agent: "),
     ):

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from lamdagent.evaluation.task import Task
-from lamdagent.report.data import document, parents_of, scales, tasks_of, telling_records
+from lamdagent.report.document import document, scales, shown_records, tasks_of
+from lamdagent.report.graph import parents_of
 from lamdagent.report.render import index, page, policy
 from lamdagent.tracking.runs import RunRecord
 
@@ -128,7 +129,7 @@ class TestBounds:
             for n in range(5000)
         ]
         many[40] = run("r40", 50, 0.4, parents=["base"], metrics={"score": 1.0})
-        shown = {record.run_id for record in telling_records([search(), BASE, *many], "s")}
+        shown = {record.run_id for record in shown_records([search(), BASE, *many], "s")}
         assert {"base", "r40", "r4999"} <= shown and 300 <= len(shown) < 900
         by_id = {record.run_id: record for record in [BASE, *many]}
         assert all(parent in shown for name in shown for parent in parents_of(by_id[name]))

@@ -183,7 +183,7 @@ class TestHybridWithAnLLMThatDraws(PolicyContract):
         ranking, _ = SurrogatePolicy().ranking(turn(history(12), 13))
         listed = shortlist(ranking)
         assert 1 <= len(listed) <= 5
-        assert all(p.merit >= 0.5 * listed[0].merit for p in listed)
+        assert all(p.acquisition >= 0.5 * listed[0].acquisition for p in listed)
 
 
 def test_a_tried_type_is_not_needed_to_be_known_to_replay_a_choice():

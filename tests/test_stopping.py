@@ -36,7 +36,10 @@ def test_costs_outlive_the_process(tmp_path: Path) -> None:
     first.search_run.record_spent(Spent(4, 0.75, 250.0))
     first.search_run.close("KILLED", "interrupted by the user")
     second = journal()
-    assert second.search_run.open("search") == Spent(0, 0.75, 250.0) and second.search_run.run_id == first.search_run.run_id
+    assert (
+        second.search_run.open("search") == Spent(0, 0.75, 250.0)
+        and second.search_run.run_id == first.search_run.run_id
+    )
     second.search_run.close("FINISHED", "")
     assert journal().search_run.open("search") == Spent(), "a new search starts from nothing"
 

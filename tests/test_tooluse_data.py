@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lamdagent.objects.dataset import COLUMNS
+from lamdagent.objects.kinds import KINDS
 from lamdagent.tooluse import bfcl, constraints, data
 from lamdagent.tooluse.checker import judge
 from lamdagent.tooluse.prompt import NONE, messages
@@ -55,7 +55,7 @@ def test_sft_rows(make: Callable[[], data.Rows]) -> None:
     rows = make()
     assert len(rows) >= 90 and rows == make()
     for row in rows:
-        assert set(row) == set(COLUMNS["sft"])
+        assert set(row) == set(KINDS["sft"].columns)
         assert [message["role"] for message in row["completion"]] == ["assistant"] and row["prompt"][-1][
             "role"
         ] == "user"

@@ -1,11 +1,15 @@
 """Action types and actions as values (paper, section 3: an action is a type with its objects)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from lamdagent.objects.dataset import Dataset
+from lamdagent.objects.kinds import is_kind
 from lamdagent.objects.model import Model
+from lamdagent.objects.reference import DATASET, ObjectRef
+from lamdagent.objects.resource import Resource
 
 Scalar = str | int | float | bool
 """A hyperparameter's value: what MLflow can store as a param and a person can compare."""
@@ -13,7 +17,8 @@ Scalar = str | int | float | bool
 PROCESSES = "accelerate.num_processes"
 """The param that says over how many processes an action ran, where it was more than one."""
 
-SlotKind = Literal["model", "models", "sft", "preference", "prompts"]
+Object = Model | Dataset | Resource
+"""What can be in a slot."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +27,37 @@ class Slot:
 
     name: str
     """The keyword under which the action's function gets the object."""
-    kind: SlotKind
-    """`model`: one of the pool; `models`: several of the pool; otherwise one dataset of that kind."""
+    kind: str
+    """`model`, `models` (several of the pool), a kind of data, or the name of another `object_kinds.ObjectKind`."""
     minimum: int = 1
     """Fewest objects; for `models` at least 2."""
     maximum: int = 1
     """Most objects."""
     role: Literal["any", "initial", "produced"] = "any"
     """Which models fit: all, those the user declared, or those that actions made."""
-    mirror: str = ""
+    complement: str = ""
     """For two order-free models: the hyperparameter that is the first one's share, 1 - share when they swap places."""
-    unlike: str = ""
+    distinct_from: str = ""
     """For a model: the slot of the other model, which is never the same and has as many tokens in its vocabulary."""
     columns: tuple[str, ...] = ()
     """For a dataset: the columns that the type's hyperparameters make it need, besides those of its kind."""
     ordered: bool = False
     """For `models`: whether another order makes another model; else their order means nothing."""
+
+    @property
+    def holds_models(self) -> bool:
+        """True for a slot of one model or of several."""
+        return self.kind in ("model", "models")
+
+    @property
+    def holds_data(self) -> bool:
+        """True for a slot of a dataset."""
+        return not self.holds_models and is_kind(self.kind)
+
+    @property
+    def several(self) -> bool:
+        """True where the action's function gets a list, even of one object."""
+        return self.kind == "models"
 
 
 @dataclass(frozen=True)
@@ -78,9 +98,15 @@ class ActionType:
         """How many processes run one action together."""
         return int(self.accelerate.get("num_processes", 1))
 
-    def holds_unlike(self, objects: Mapping[str, Sequence[Any]]) -> bool:
-        """Whether slots that must be unlike hold different models; `objects`: slot name -> what is in it."""
-        return not any(slot.unlike and set(objects[slot.name]) & set(objects[slot.unlike]) for slot in self.slots)
+    def holds_distinct(self, objects: Mapping[str, Sequence[Any]]) -> bool:
+        """True if slots that must be distinct hold different models; `objects`: slot name -> what is in it."""
+        pairs = [(slot.name, slot.distinct_from) for slot in self.slots if slot.distinct_from]
+        return not any(set(objects[name]) & set(objects[other]) for name, other in pairs)
+
+    @property
+    def takes_several_models(self) -> bool:
+        """True for a merge: one of its slots holds several models."""
+        return any(slot.several for slot in self.slots)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -95,15 +121,15 @@ class Action:
     type: str
     """Name of the action type."""
     models: tuple[Model, ...]
-    """All input models in slot order."""
+    """The input models in slot order."""
     datasets: tuple[Dataset, ...]
-    """All input datasets in slot order."""
+    """The input datasets in slot order, as far as they are at hand."""
     hyperparameters: Mapping[str, Scalar]
     """One value for every key of the type's grid."""
     fingerprint: str
     """Equal for two actions that would make the same model (see enumeration.py)."""
-    slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Slot name -> names of the objects in it."""
+    inputs: Mapping[str, tuple[ObjectRef, ...]] = field(default_factory=dict)
+    """Slot name -> references to the objects in it, also to those that are gone."""
     seed: int = 0
     """Given to the action's function."""
     data_fraction: float = 1.0
@@ -112,18 +138,49 @@ class Action:
     """The hyperparameters whose values the search chose; the others are fixed and only shown on the run."""
     processes: int = 1
     """How many processes run it together; not in the fingerprint."""
+    resources: tuple[Resource, ...] = ()
+    """The input objects of other kinds in slot order, as far as they are at hand."""
+
+    @cached_property
+    def slots(self) -> Mapping[str, tuple[str, ...]]:
+        """Slot name -> names of the objects in it."""
+        return {slot: tuple(ref.name for ref in refs) for slot, refs in self.inputs.items()}
+
+    @cached_property
+    def refs(self) -> tuple[ObjectRef, ...]:
+        """All inputs in slot order."""
+        return tuple(ref for refs in self.inputs.values() for ref in refs)
+
+    @cached_property
+    def data(self) -> tuple[ObjectRef, ...]:
+        """The inputs that are no models, in slot order: what lines about an action name besides its models."""
+        return tuple(ref for ref in self.refs if not ref.is_model)
+
+    @cached_property
+    def objects(self) -> Mapping[str, tuple[Object, ...]]:
+        """Slot name -> the objects in it, as far as they are at hand."""
+        at_hand: list[Object] = [*self.models, *self.datasets, *self.resources]
+        held = {(o.ref.kind, o.name): o for o in at_hand}
+        found = {slot: (held.get((ref.kind, ref.name)) for ref in refs) for slot, refs in self.inputs.items()}
+        return {slot: tuple(o for o in objects if o is not None) for slot, objects in found.items()}
+
+    @property
+    def missing(self) -> tuple[ObjectRef, ...]:
+        """The inputs besides models that are not at hand: not configured any more, or made by a run not seen here."""
+        at_hand: list[Object] = [*self.datasets, *self.resources]
+        held = {(o.ref.kind, o.name) for o in at_hand}
+        return tuple(ref for ref in self.data if (ref.kind, ref.name) not in held)
 
     @property
     def made(self) -> tuple[Model | Dataset, ...]:
         """The inputs whose runs are the parents, in slot order: models, and datasets that actions made."""
-        named: dict[str, Model | Dataset] = {model.name: model for model in self.models}
-        named |= {dataset.name: dataset for dataset in self.datasets if dataset.run_id}
-        return tuple(named[name] for names in self.slots.values() for name in names if name in named)
+        every = (o for objects in self.objects.values() for o in objects)
+        return tuple(o for o in every if isinstance(o, Model) or (isinstance(o, Dataset) and o.run_id))
 
     @property
     def share(self) -> float:
-        """Of each dataset, how much is used: of one that an action made all of it, since it made it of such a share."""
-        return 1.0 if self.datasets and all(d.run_id for d in self.datasets) else self.data_fraction
+        """Share of each dataset that is used: all of what an action made, since it made it of such a share."""
+        return share_of(self.refs, self.data_fraction)
 
     def describe(self) -> str:
         """One line, such as `sft_lora(model=model-1a2b3c4d, dataset=calls, learning_rate=0.001)`."""
@@ -151,6 +208,12 @@ MICRO = "micro_batch_size"
 """The hyperparameter that says how many rows are in memory at once; `batch_size` beside it stays as it is."""
 
 
+def share_of(refs: Iterable[ObjectRef], data_fraction: float) -> float:
+    """`Action.share` of an action with these inputs."""
+    data = [ref for ref in refs if ref.kind == DATASET]
+    return 1.0 if data and all(ref.run_id for ref in data) else data_fraction
+
+
 def local_rows(dataset: Dataset) -> str:
     """The file of a dataset that is on this machine."""
     return dataset.path
@@ -162,8 +225,25 @@ def inputs_of(
     folder: Callable[[Model], str],
     rows: Callable[[Dataset], str] = local_rows,
 ) -> dict[str, Any]:
-    """The keyword arguments of the action's function: folders of models, files of datasets, hyperparameters."""
-    things = {m.name: folder(m) for m in action.models} | {d.name: rows(d) for d in action.datasets}
-    several = {slot.name for slot in action_type.slots if slot.kind == "models"}
-    objects = {slot: [things[name] for name in names] for slot, names in action.slots.items()}
-    return {**action.hyperparameters, **{slot: o if slot in several else o[0] for slot, o in objects.items()}}
+    """The keyword arguments of the action's function: folders of models, files of data, hyperparameters.
+
+    Args:
+        action: What is to be done.
+        action_type: Its type.
+        folder: Model -> its local folder.
+        rows: Dataset -> its local file.
+    """
+
+    def path(thing: Object) -> str:
+        if isinstance(thing, Model):
+            return folder(thing)
+        return rows(thing) if isinstance(thing, Dataset) else thing.path
+
+    paths = {slot: [path(thing) for thing in things] for slot, things in action.objects.items()}
+    return {**action.hyperparameters, **keyword_arguments(action_type, paths)}
+
+
+def keyword_arguments(action_type: ActionType, paths: Mapping[str, Sequence[str]]) -> dict[str, str | list[str]]:
+    """Slot name -> what the action's function gets for it: a path, or a list of paths where it takes several."""
+    several = {slot.name for slot in action_type.slots if slot.several}
+    return {slot: list(given) if slot in several else given[0] for slot, given in paths.items()}

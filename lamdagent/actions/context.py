@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from lamdagent.errors import ActionFailed
 from lamdagent.libraries import quiet
 from lamdagent.objects.gathered import ABOUT, ROWS, Gathered, unchecked
-from lamdagent.objects.rows import as_text, keep
+from lamdagent.objects.rows import as_text, store_rows
 from lamdagent.progress import Progress, Report
 
 Loaded = tuple[Any, Any]
@@ -82,7 +82,7 @@ class Context:
             self.data.mkdir(parents=True, exist_ok=True)
             (self.data / ROWS).write_text(text, encoding="utf-8")
             (self.data / ABOUT).write_text(json.dumps(made.about() | {"overlap": overlap}), encoding="utf-8")
-        return replace(self, data_fraction=1.0), str(keep(text))
+        return replace(self, data_fraction=1.0), str(store_rows(text))
 
     def load(self, folder: str) -> Loaded:
         """Model (weights in the precision in which they are stored) and tokenizer of a local folder.

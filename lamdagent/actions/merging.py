@@ -17,7 +17,7 @@ from lamdagent.actions.merge_methods import METHODS, check_call
 from lamdagent.errors import ActionFailed
 from lamdagent.libraries import known_warnings_ignored, quiet
 from lamdagent.objects import tokenizer_vocab
-from lamdagent.objects.compatibility import config_of, frame_of, misfits
+from lamdagent.objects.compatibility import config_of, incompatibilities, signature_of
 from lamdagent.progress import Progress
 
 OF_MERGE = ("linear", "slerp", "ties", "dare_ties")
@@ -142,10 +142,10 @@ def stored_dtype(folder: str) -> str | None:
 
 def _check_fit(folders: Sequence[str]) -> None:
     try:
-        frames = {folder: frame_of(Path(folder)) for folder in folders}
+        frames = {folder: signature_of(Path(folder)) for folder in folders}
     except (OSError, ValueError) as error:
         raise ActionFailed(f"A model to merge cannot be read: {error}", kind="bad_model") from error
-    if reason := next(misfits(frames), None):
+    if reason := next(incompatibilities(frames), None):
         raise ActionFailed(reason, kind="mismatch")
     tokenizer_vocab.forget()  # the merge has a better use for the memory
 

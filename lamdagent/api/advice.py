@@ -74,7 +74,11 @@ def _name_in(key: str) -> tuple[str, str, str] | None:
     group, _, rest = key.lstrip("+").partition(".")
     entry, dot, last = rest.rpartition(".")
     fails = any(_unread([f"{key}=x"]))
-    return (group, entry, last) if dot and fails and group in ("models", "datasets", "actions", "tasks") else None
+    return (
+        (group, entry, last)
+        if dot and fails and group in ("models", "datasets", "resources", "actions", "tasks")
+        else None
+    )
 
 
 def _of_bare_word(word: str, commands: Sequence[str]) -> str:

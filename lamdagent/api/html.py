@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from lamdagent.memory.lineage import chain
+from lamdagent.memory.lineage import lineage_string
 from lamdagent.report import leaderboard
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ def leaderboard_html(trials: "Trials") -> str:
     """The best trials, each with what its model is made by."""
     best = trials.best[: leaderboard.SHOWN]
     rows = leaderboard.table(best, trials.tasks, trials.base)
-    pipelines = [chain(trial.model, trials.history) if trial.model else trial.name for trial in best]
+    pipelines = [lineage_string(trial.model, trials.history) if trial.model else trial.name for trial in best]
     heads = [*leaderboard.heads(trials.tasks), "pipeline"]
     return table(heads, [[*row, line] for row, line in zip(rows, pipelines, strict=True)], leaderboard.TITLE)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lamdagent.api.composing import Overrides, compose
 from lamdagent.errors import UserError
-from lamdagent.libraries import quiet_libraries
+from lamdagent.libraries import known_warnings_ignored, quiet_libraries
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -69,11 +69,12 @@ def plan_of(node: "DictConfig") -> "Plan":
         UserError: the configuration is one of a replay; as `ConfigError` with every fault.
     """
     quiet_libraries()
-    from lamdagent.planning.plan import read_plan
-
     if (base := node.get("base")) is not None:
         raise UserError(f"base: got {base!r}, but a search starts from `models`; replay and transfer have a base")
-    return read_plan(node)
+    with known_warnings_ignored():
+        from lamdagent.planning.plan import read_plan
+
+        return read_plan(node)
 
 
 def terminal(progress: bool) -> "Terminal":

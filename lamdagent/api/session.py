@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamdagent.execution.registry import make_executor
-from lamdagent.libraries import quiet_libraries, uncollected
+from lamdagent.libraries import known_warnings_ignored, quiet_libraries, uncollected
 from lamdagent.loop.shutdown import GracefulShutdown
 from lamdagent.tracking.fluent import fluent_state_kept
 
@@ -34,6 +34,8 @@ class Ended:
     store: "RunStore"
 
 
+INTERRUPTED = "the search was interrupted and nothing is left open; the same call goes on from the store"
+"""For who sees the exception."""
 Conclude = Callable[[Ended], None]
 """What is written to the store last."""
 
@@ -58,12 +60,14 @@ def carry_out(
         KeyboardInterrupt: the user has ended it; nothing is left open.
     """
     quiet_libraries()
-    with fluent_state_kept(), view.saying_warnings():
+    with known_warnings_ignored(), fluent_state_kept(), view.saying_warnings():
         for warning in plan.findings.warnings:
             view.say(warning, "yellow")
         try:
             with _interruption() as stop:
                 return _carry_out(plan, config_yaml, view, stop, replay, conclude)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(INTERRUPTED) from None
         finally:
             view.close()
 

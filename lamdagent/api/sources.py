@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lamdagent.api.composing import Overrides, compose
 from lamdagent.config import Config, read
+from lamdagent.memory.external.context import ParsedRun, SearchContext, known_names
 from lamdagent.memory.external.feed import Sources
-from lamdagent.memory.external.parse import Ours, Reading, known_names
 from lamdagent.memory.external.suggestion import suggest
 from lamdagent.memory.history import build_history
 from lamdagent.planning.plan import Plan, make_outline, stand_in
@@ -29,7 +29,7 @@ OUR_BASES = f"tags.`{KIND}` = 'base'"
 class ForeignRuns:
     """Others' runs in the store, and what is understood of them."""
 
-    readings: Mapping[str, Sequence[Reading]] = field(default_factory=dict)
+    readings: Mapping[str, Sequence[ParsedRun]] = field(default_factory=dict)
     """Name under `memory.sources` -> its runs, oldest first, each a trial or the reason why it is skipped."""
     warnings: Sequence[str] = ()
     experiments: Sequence[Sample] = ()
@@ -85,7 +85,7 @@ def understood(config: Config) -> ForeignRuns:
     return ForeignRuns(readings, warnings, samples, _suggestions(samples, config))
 
 
-def count(rows: Sequence[Reading]) -> dict[str, int]:
+def count(rows: Sequence[ParsedRun]) -> dict[str, int]:
     """How many runs of a source are understood, scored, failed, join the pool, or are skipped."""
     trials = [r.trial for r in rows if r.trial]
     return {
@@ -99,7 +99,7 @@ def count(rows: Sequence[Reading]) -> dict[str, int]:
 
 
 def _without_scores(
-    samples: Sequence[Sample], readings: Mapping[str, Sequence[Reading]], config: Config
+    samples: Sequence[Sample], readings: Mapping[str, Sequence[ParsedRun]], config: Config
 ) -> list[Sample]:
     """Those of sources in which no run has a score that counts."""
     gaps = {name for name, found in readings.items() if not any(r.trial and r.trial.scores for r in found)}
@@ -107,20 +107,20 @@ def _without_scores(
     return [s for s in samples if {s.name, s.experiment_id} & wanted]
 
 
-def _ours(outline: Plan, records: "Sequence[RunRecord]") -> Ours:
+def _ours(outline: Plan, records: "Sequence[RunRecord]") -> SearchContext:
     """What a search would know: stand-ins for the initial models, the base's score if one has been taken."""
     config = outline.config
     models = [stand_in(name, settings.source) for name, settings in config.models.items()]
     past = build_history(records, outline.types, outline.datasets, outline.tasks)
     base = next((t.scores for t in past.scored if t.kind == "base"), {})
-    return Ours(outline.types, outline.datasets, outline.tasks, known_names(config.models, models), base)
+    return SearchContext(outline.types, outline.datasets, outline.tasks, known_names(config.models, models), base)
 
 
-def _summary(rows: Sequence[Reading]) -> dict[str, Any]:
+def _summary(rows: Sequence[ParsedRun]) -> dict[str, Any]:
     return {**count(rows), "readings": [_plain(row) for row in rows]}
 
 
-def _plain(row: Reading) -> dict[str, Any]:
+def _plain(row: ParsedRun) -> dict[str, Any]:
     trial = row.trial
     known: dict[str, Any] = {"run_id": row.run_id, "name": row.name, "notes": row.notes, "skipped": row.skipped}
     if trial is None:

@@ -11,7 +11,7 @@ from lamdagent.api.composing import Overrides, compose
 from lamdagent.config import Config, MemoryConfig, read
 from lamdagent.errors import UserError
 from lamdagent.evaluation.task import Task
-from lamdagent.memory.lineage import chain
+from lamdagent.memory.lineage import lineage_string
 from lamdagent.memory.trial import History, Trial
 from lamdagent.report import leaderboard
 
@@ -146,7 +146,7 @@ def _row(trial: Trial, known: History) -> Mapping[str, Any]:
         "datasets": [dataset.name for dataset in action.datasets] if action else [],
         "parents": list(trial.parents),
         "model": trial.model.name if trial.model else None,
-        "pipeline": chain(trial.model, known) if trial.model else action.describe() if action else trial.name,
+        "pipeline": lineage_string(trial.model, known) if trial.model else action.describe() if action else trial.name,
         "score": None,
         **leaderboard.metrics_of(trial),
         **{key: getattr(trial, key) for key in ("state", "policy", "reason", "failure", "status_reason")},

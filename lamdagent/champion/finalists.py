@@ -28,7 +28,7 @@ class Promotion:
 
 def finalists(history: History, most: int) -> list[Trial]:
     """The best `most` actions on the search split that have their weights, best first, without seed repeats."""
-    actions = [trial for trial in history.scored if trial.kind == "action" and trial.policy != POLICY]
+    actions: list[Trial] = [trial for trial in history.pipelines if trial.policy != POLICY]
     return [trial for trial in actions if not trial.pruned][:most]
 
 

@@ -8,7 +8,7 @@ from lamdagent.actions.action import Action
 from lamdagent.config import DatasetConfig
 from lamdagent.evaluation.gain import Gain, difference
 from lamdagent.evaluation.task import Score
-from lamdagent.memory.lineage import chain, figure, given_by, past
+from lamdagent.memory.lineage import ancestors, format_score, given_by, lineage_string
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
@@ -25,14 +25,14 @@ NON_COMMERCIAL = re.compile(r"(?<![a-z])(nc|non[-_ ]?commercial|research|academi
 def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
     """The card in Markdown under the metadata block that the hub reads; `page` + a run id is a run's address."""
     assert trial.model is not None
-    made = {model: found for model, found in past(trial, history).items()} | {trial.model: trial}
+    made = {model: found for model, found in ancestors(trial, history).items()} | {trial.model: trial}
     steps = [(model, found.action) for model, found in made.items() if found and found.action]
     initial = [model for model, found in made.items() if not (found and found.action)]
     data = list({d.name: (d, action) for _, action in steps for d in action.datasets}.values())
     base = next((t for t in history.scored if t.kind == "base" and t.model in initial), None)
     parts = (
         f"# {trial.model.name}",
-        f"`{chain(trial.model, history)}`, found by [LaMDAgent](https://arxiv.org/abs/2505.21963).",
+        f"`{lineage_string(trial.model, history)}`, found by [LaMDAgent](https://arxiv.org/abs/2505.21963).",
         *_restricted(initial, [d for d, _ in data]),
         "## Scores",
         _scores(trial, base, plan),
@@ -90,14 +90,14 @@ def _scores(trial: Trial, base: Trial | None, plan: Plan) -> str:
         for key, name in names.items():
             mine, other = ours.get((split, key)), theirs.get((split, key))
             stored = None if key else trial.test_gain if split == "test" else trial.gain
-            rows.append((name, split, figure(mine), figure(other), _gain(stored, mine, other)))
+            rows.append((name, split, format_score(mine), format_score(other), _gain(stored, mine, other)))
     return _table(
         ("", "split", "this model", f"base {base.model.name}" if base and base.model else "base", "gain"), rows
     )
 
 
 def _all_scores(trial: Trial) -> dict[tuple[str, str], Score | None]:
-    """By split and task; the task "" is the weighted score."""
+    """(split, task) -> score; the task "" is the weighted score."""
     search = {("search", name): score for name, score in trial.scores.items()}
     test = {("test", name): score for name, score in trial.test_scores.items()}
     return {**search, **test, ("search", ""): trial.score, ("test", ""): trial.test_score}
@@ -120,7 +120,7 @@ def _lineage(made: dict[Model, Trial | None], page: str) -> str:
                 " + ".join(m.name for m in action.models) if action else "",
                 ", ".join(d.name for d in action.datasets) if action else "",
                 ", ".join(f"{k}={v}" for k, v in action.hyperparameters.items()) if action else "",
-                figure(found.score if found else None),
+                format_score(found.score if found else None),
                 f"[{run[:8]}]({page}{run})" if run else "",
             )
         )
@@ -145,7 +145,7 @@ def _origin(model: Model) -> tuple[str, str]:
 
 
 def _license(model: Model) -> str:
-    """As the hub writes it."""
+    """The licence as the hub writes it; empty when none is stated."""
     return model.origin.license.lower() if model.origin else ""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from lamdagent.actions.action import ActionType
-from lamdagent.memory.lineage import past
+from lamdagent.memory.lineage import ancestors
 from lamdagent.memory.trial import POLICY, History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
@@ -95,7 +95,7 @@ def _given(replay: Replay) -> Mapping[str, Model | Dataset]:
     (last,) = replay.trials
     found: dict[str, Model | Dataset] = {
         model.fingerprint: model
-        for model, made in past(last, replay.history).items()
+        for model, made in ancestors(last, replay.history).items()
         if made is None or made.action is None
     }
     made_here = {step.dataset.fingerprint for step in replay.sources if step.dataset}

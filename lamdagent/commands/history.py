@@ -12,12 +12,12 @@ from lamdagent.commands import Command, Request
 if TYPE_CHECKING:
     from lamdagent.api.sources import ForeignRuns
     from lamdagent.loop.terminal import Terminal
-    from lamdagent.memory.external.parse import Reading
+    from lamdagent.memory.external.context import ParsedRun
     from lamdagent.memory.trial import Trial
 
 HELP = """python -m lamdagent history [+experiment=NAME] [key=value ...] [--json]
 
-Shows what a search would understand of others' MLflow runs: which action each run was, its inputs and levelled score,
+Shows what a search would understand of others' MLflow runs: which action each run was, its inputs and normalized score,
 what is skipped and why, which models would join the pool. Runs nothing and writes nothing.
 
   python -m lamdagent history                          the store's experiments and a source for each, to paste
@@ -67,7 +67,7 @@ def _explain(found: "ForeignRuns", view: "Terminal") -> None:
         view.say(_yaml(found.suggested))
 
 
-def _show(name: str, rows: "Sequence[Reading]", view: "Terminal") -> None:
+def _show(name: str, rows: "Sequence[ParsedRun]", view: "Terminal") -> None:
     from lamdagent.api.sources import count
 
     shown = list(reversed(rows))[:SHOWN]
@@ -79,7 +79,7 @@ def _show(name: str, rows: "Sequence[Reading]", view: "Terminal") -> None:
     view.say(f"{name}: {len(rows)} runs, {counts}{left}")
 
 
-def _row(row: "Reading") -> list[str]:
+def _row(row: "ParsedRun") -> list[str]:
     from lamdagent.text import one_line
 
     trial = row.trial
@@ -91,11 +91,11 @@ def _row(row: "Reading") -> list[str]:
 
 def _score(trial: "Trial | None") -> str:
     """The weighted score; the tasks' own while our base is not scored and has to stand in for one of them."""
-    from lamdagent.memory.lineage import figure
+    from lamdagent.memory.lineage import format_score
 
     if trial is None or trial.score:
-        return figure(trial.score if trial else None)
-    return ", ".join(f"{name} {figure(score)}" for name, score in trial.scores.items()) or "-"
+        return format_score(trial.score if trial else None)
+    return ", ".join(f"{name} {format_score(score)}" for name, score in trial.scores.items()) or "-"
 
 
 def _overview(found: "ForeignRuns", view: "Terminal") -> None:

@@ -46,14 +46,14 @@ def run(request: Request) -> None:
 
 def _show(found: "Pruned", view: "Terminal") -> None:
     from lamdagent.execution.disk import in_words
-    from lamdagent.memory.lineage import chain, figure
+    from lamdagent.memory.lineage import format_score, lineage_string
 
     rows = []
     for one in found.weights:
         model = one.trial.model
-        made = chain(model, found.history.history) if model else ""
+        made = lineage_string(model, found.history.history) if model else ""
         size, name = in_words(one.bytes), model.name if model else ""
-        rows.append([name, figure(one.trial.score), size, one.kept or "it goes", made])
+        rows.append([name, format_score(one.trial.score), size, one.kept or "it goes", made])
     heads = ("model", "score", "size", "stays because", "made by")
     styles = ["" if one.kept else "yellow" for one in found.weights]
     view.table(f"Weights in the experiment {found.experiment}", heads, rows, right={"size"}, styles=styles)

@@ -47,23 +47,23 @@ def run(request: Request) -> None:
 
 def show_steps(replayed: "Replayed", view: "Terminal") -> None:
     """Print every step once, inputs before their uses."""
-    from lamdagent.memory.lineage import figure
+    from lamdagent.memory.lineage import format_score
 
     for number, trial in enumerate(replayed.steps, 1):
         assert trial.action is not None
-        view.say(f"{number:3d}  {trial.action.describe()}  (run {trial.run_id}, score {figure(trial.score)})")
+        view.say(f"{number:3d}  {trial.action.describe()}  (run {trial.run_id}, score {format_score(trial.score)})")
     said = ", ".join(f"{key}={value}" for key, value in replayed.changes.items()) or "nothing changed"
     view.say(f"{len(replayed.steps)} steps, with {said}; nothing was run")
 
 
 def _show(replayed: "Replayed", view: "Terminal") -> None:
     """Print a line for each pipeline: what it scored, and what it scores now."""
-    from lamdagent.memory.lineage import figure
+    from lamdagent.memory.lineage import format_score
 
     for pair in replayed.pairs:
         then, now = pair.then, pair.now
-        test = f", {figure(now.test_score)} on the test split" if now.test_score else ""
-        said = f"{figure(then.score)} then, {figure(now.score)} now{test}"
+        test = f", {format_score(now.test_score)} on the test split" if now.test_score else ""
+        said = f"{format_score(then.score)} then, {format_score(now.score)} now{test}"
         view.say(f"replayed  {then.run_id}: {said}; the run {now.run_id}", "green")
 
 

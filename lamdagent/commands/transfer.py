@@ -74,7 +74,7 @@ def _show(found: "Transferred", view: "Terminal") -> None:
 
 
 def _rows(found: "Transferred") -> list[list[str]]:
-    from lamdagent.memory.lineage import chain, figure
+    from lamdagent.memory.lineage import format_score, lineage_string
 
     pairs = [pair for pair in found.pairs if pair.then.score and pair.now.score]
     best_first = sorted((pair.now.score.value for pair in pairs if pair.now.score), reverse=True)
@@ -83,8 +83,8 @@ def _rows(found: "Transferred") -> list[list[str]]:
         then, now = pair.then, pair.now
         assert then.model and now.model and now.score
         rank = best_first.index(now.score.value) + 1
-        line = chain(then.model, found.past)
-        rows.append([str(place), str(rank), figure(then.score), figure(now.score), now.model.name, line])
+        line = lineage_string(then.model, found.past)
+        rows.append([str(place), str(rank), format_score(then.score), format_score(now.score), now.model.name, line])
     return rows
 
 

@@ -34,14 +34,16 @@ def canonical(
     ordered, settled = {}, dict(values)
     for slot in action_type.slots:
         given = list(objects[slot.name])
-        if slot.kind != "models" or slot.ordered:
+        if not slot.several or slot.ordered:
             ordered[slot.name] = given
             continue
         ordered[slot.name] = sorted(given, key=lambda m: m.fingerprint)
-        if slot.mirror and len(given) != 2:
-            settled[slot.mirror] = action_type.grid[slot.mirror][0]  # no share among three: the value means nothing
-        elif slot.mirror and ordered[slot.name] != given:
-            settled[slot.mirror] = round(1.0 - float(settled[slot.mirror]), 6)
+        if slot.complement and len(given) != 2:
+            settled[slot.complement] = action_type.grid[slot.complement][
+                0
+            ]  # no share among three: the value means nothing
+        elif slot.complement and ordered[slot.name] != given:
+            settled[slot.complement] = round(1.0 - float(settled[slot.complement]), 6)
     return ordered, settled
 
 

@@ -17,10 +17,11 @@ from lamdagent.enumeration.fingerprint import Objects, canonical, check_values, 
 from lamdagent.errors import IllegalAction
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
+from lamdagent.objects.resource import Resource
 
 SMALL = 512
 """Up to so many actions of a type, sampling enumerates them; beyond, it draws and rejects."""
-TRAITS = ("vocabulary", "architecture", "frame", "base")
+COMPATIBILITY = ("vocabulary", "architecture", "frame", "base")
 """What decides which models fit together."""
 
 
@@ -53,22 +54,35 @@ class ActionSpace:
         seed: int = 0,
         data_fraction: float = 1.0,
         max_depth: int | None = None,
+        resources: Sequence[Resource] = (),
     ) -> None:
         """`tried` holds fingerprints never to be offered; models of `max_depth` are no inputs any more."""
         self.types = tuple(types)
         self.models = tuple(m for m in models if max_depth is None or m.depth < max_depth)
         self.datasets = tuple(datasets)
+        self.resources = tuple(resources)
         self.tried = frozenset(tried)
         self.seed = seed
         self.data_fraction = data_fraction
-        self._families_of: dict[str, list[dict[str, list[Any]]]] = {}
-        self._alike_of: dict[tuple[bool, bool, bool], list[list[Model]]] = {}
+        self._groups_of: dict[str, list[dict[str, list[Any]]]] = {}
+        self._compatible_of: dict[tuple[bool, bool, bool], list[list[Model]]] = {}
         self._every_of: dict[str, list[Action]] = {}
+
+    @property
+    def inputs(self) -> tuple[Dataset | Resource, ...]:
+        """All that is no model: datasets, then resources."""
+        return (*self.datasets, *self.resources)
 
     def among(self, models: Sequence[Model]) -> "ActionSpace":
         """The part of it with only these input models; initial ones should be among them, since they hold frames."""
         return ActionSpace(
-            self.types, models, self.datasets, tried=self.tried, seed=self.seed, data_fraction=self.data_fraction
+            self.types,
+            models,
+            self.datasets,
+            tried=self.tried,
+            seed=self.seed,
+            data_fraction=self.data_fraction,
+            resources=self.resources,
         )
 
     def available(self) -> list[ActionType]:
@@ -81,19 +95,19 @@ class ActionSpace:
 
     def size(self, action_type: ActionType) -> int:
         """How many legal actions the type has; tried ones are not taken off."""
-        mirrored = {slot.mirror for slot in action_type.slots}
+        mirrored = {slot.complement for slot in action_type.slots}
         grid = math.prod(len(values) for key, values in action_type.grid.items() if key not in mirrored)
-        return grid * sum(self._choices(action_type, family) for family in self._families(action_type))
+        return grid * sum(self._choices(action_type, group) for group in self._compatibility_groups(action_type))
 
     def options(self, action_type: ActionType) -> dict[str, list[Any]]:
         """Slot name -> objects that fit it somewhere, in stable order."""
-        families = self._families(action_type)
-        return {slot.name: _unique(o for family in families for o in family[slot.name]) for slot in action_type.slots}
+        groups = self._compatibility_groups(action_type)
+        return {slot.name: _unique(o for group in groups for o in group[slot.name]) for slot in action_type.slots}
 
     def actions(self, action_type: ActionType) -> Iterator[Action]:
         """Every legal untried action of the type, lazily, in stable order."""
-        for family in self._families(action_type):
-            for objects in filter(action_type.holds_unlike, _placements(action_type.slots, family)):
+        for group in self._compatibility_groups(action_type):
+            for objects in filter(action_type.holds_distinct, _assignments(action_type.slots, group)):
                 for values in _grid(action_type, objects):
                     action = self._build(action_type, objects, values)
                     if action.fingerprint not in self.tried:
@@ -104,13 +118,13 @@ class ActionSpace:
         if self.size(action_type) <= SMALL:
             every = self._every(action_type)
             return rng.choice(every) if every else None
-        families = self._families(action_type)
-        weights = [self._choices(action_type, family) for family in families]
+        groups = self._compatibility_groups(action_type)
+        weights = [self._choices(action_type, group) for group in groups]
         for _ in range(1000):
-            family = rng.choices(families, weights)[0]
-            objects = {slot.name: _draw(slot, family[slot.name], rng) for slot in action_type.slots}
+            group = rng.choices(groups, weights)[0]
+            objects = {slot.name: _draw(slot, group[slot.name], rng) for slot in action_type.slots}
             values = {key: rng.choice(allowed) for key, allowed in action_type.grid.items()}
-            if not action_type.holds_unlike(objects):
+            if not action_type.holds_distinct(objects):
                 continue
             action = self._build(action_type, objects, values)
             if action.fingerprint not in self.tried:
@@ -142,78 +156,79 @@ class ActionSpace:
             raise IllegalAction(f"{action.describe()} has been tried already or is running; choose another combination")
         return action
 
-    def _build(self, action_type: ActionType, objects: Objects, values: Mapping[str, Scalar]) -> Action:
-        ordered, settled = canonical(action_type, objects, values)
-        slots = action_type.slots
+    def _build(self, action_type: ActionType, given: Objects, values: Mapping[str, Scalar]) -> Action:
+        ordered, settled = canonical(action_type, given, values)
+        objects = [o for slot in action_type.slots for o in ordered[slot.name]]
         return Action(
             type=action_type.name,
-            models=tuple(o for s in slots if _holds_models(s) for o in ordered[s.name]),
-            datasets=tuple(o for s in slots if not _holds_models(s) for o in ordered[s.name]),
+            models=tuple(o for o in objects if isinstance(o, Model)),
+            datasets=tuple(o for o in objects if isinstance(o, Dataset)),
+            resources=tuple(o for o in objects if isinstance(o, Resource)),
             hyperparameters=settled,
             fingerprint=fingerprint_of(action_type, ordered, settled, self.seed, self.data_fraction),
-            slots={name: tuple(o.name for o in chosen) for name, chosen in ordered.items()},
+            inputs={name: tuple(o.ref for o in chosen) for name, chosen in ordered.items()},
             seed=self.seed,
             data_fraction=self.data_fraction,
             choices=action_type.choices,
             processes=action_type.processes,
         )
 
-    def _families(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
+    def _compatibility_groups(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
         """Groups of objects within which models fit together: those of a merge (and their base), teacher and student.
 
         Within a group every choice is legal but one model in two slots that must be unlike.
         """
-        if action_type.name not in self._families_of:  # a sample of a large pool asks hundreds of times
-            self._families_of[action_type.name] = self._grouped(action_type)
-        return self._families_of[action_type.name]
+        if action_type.name not in self._groups_of:  # a sample of a large pool asks hundreds of times
+            self._groups_of[action_type.name] = self._grouped(action_type)
+        return self._groups_of[action_type.name]
 
     def _grouped(self, action_type: ActionType) -> list[dict[str, list[Any]]]:
-        merges = any(slot.kind == "models" for slot in action_type.slots)
-        rebased = merges and any(slot.kind == "model" for slot in action_type.slots)
-        paired = any(slot.unlike for slot in action_type.slots)
-        groups = self._alike(merges, rebased, paired)
-        families = [{s.name: self._fitting(s, models) for s in action_type.slots} for models in groups]
-        return [f for f in families if self._choices(action_type, f) > 0]
+        merges = action_type.takes_several_models
+        rebased = merges and any(slot.holds_models and not slot.several for slot in action_type.slots)
+        paired = any(slot.distinct_from for slot in action_type.slots)
+        compatible = self._compatible(merges, rebased, paired)
+        groups = [{s.name: self._fitting(s, models) for s in action_type.slots} for models in compatible]
+        return [group for group in groups if self._choices(action_type, group) > 0]
 
-    def _alike(self, merges: bool, rebased: bool, paired: bool) -> list[list[Model]]:
+    def _compatible(self, merges: bool, rebased: bool, paired: bool) -> list[list[Model]]:
         """Models that fit together; most types ask for one of three ways, and a pool may be large."""
         wanted = [*(("vocabulary",) if paired or merges else ()), *(("architecture", "frame") if merges else ())]
         wanted += ["base"] if rebased else []
         if not wanted:
             return [list(self.models)] if self.models else []
-        if (merges, rebased, paired) not in self._alike_of:
+        if (merges, rebased, paired) not in self._compatible_of:
             groups: dict[Any, list[Model]] = {}
-            key_of = itemgetter(*(TRAITS.index(trait) for trait in wanted))
-            for model, traits in zip(self.models, self._traits, strict=True):
-                groups.setdefault(key_of(traits), []).append(model)
-            self._alike_of[merges, rebased, paired] = list(groups.values())
-        return self._alike_of[merges, rebased, paired]
+            key_of = itemgetter(*(COMPATIBILITY.index(key) for key in wanted))
+            for model, values in zip(self.models, self._compatibility, strict=True):
+                groups.setdefault(key_of(values), []).append(model)
+            self._compatible_of[merges, rebased, paired] = list(groups.values())
+        return self._compatible_of[merges, rebased, paired]
 
     @cached_property
-    def _traits(self) -> list[tuple[Any, ...]]:
-        """`TRAITS` of each model."""
+    def _compatibility(self) -> list[tuple[Any, ...]]:
+        """`COMPATIBILITY` of each model."""
         frames = {model.fingerprint: model.frame for model in self.models if model.initial}
         return [(m.vocabulary, m.architecture, m.frame or frames.get(m.base, ""), m.base) for m in self.models]
 
     def _fitting(self, slot: Slot, models: Sequence[Model]) -> list[Any]:
-        if not _holds_models(slot):
-            return [d for d in self.datasets if d.fits(slot.kind, slot.columns)]
+        if not slot.holds_models:
+            return [o for o in self.inputs if o.fits(slot.kind, slot.columns)]
         if slot.role == "any":
             return list(models)
         return [m for m in models if m.initial == (slot.role == "initial")]
 
-    def _choices(self, action_type: ActionType, family: Mapping[str, Sequence[Any]]) -> int:
-        counts = {slot.name: _count(action_type, slot, len(family[slot.name])) for slot in action_type.slots}
+    def _choices(self, action_type: ActionType, group: Mapping[str, Sequence[Any]]) -> int:
+        counts = {slot.name: _count(action_type, slot, len(group[slot.name])) for slot in action_type.slots}
         total = math.prod(counts.values())
         for slot in action_type.slots:
-            if slot.unlike:  # less those with one model in both places
-                both = len({*family[slot.name]} & {*family[slot.unlike]})
-                rest = math.prod(n for name, n in counts.items() if name not in (slot.name, slot.unlike))
+            if slot.distinct_from:  # less those with one model in both places
+                both = len({*group[slot.name]} & {*group[slot.distinct_from]})
+                rest = math.prod(n for name, n in counts.items() if name not in (slot.name, slot.distinct_from))
                 total -= both * rest
         return total
 
     def _check_objects(self, action_type: ActionType, objects: Objects) -> None:
-        families = self._families(action_type)
+        groups = self._compatibility_groups(action_type)
         for slot in action_type.slots:
             chosen = list(objects.get(slot.name, ()))
             if not slot.minimum <= len(chosen) <= slot.maximum or len(set(chosen)) != len(chosen):
@@ -222,23 +237,19 @@ class ActionSpace:
                     f"{action_type.name}.{slot.name} takes {wanted} different objects, not {len(chosen)}"
                 )
             for thing in chosen:
-                if not any(thing in family[slot.name] for family in families):
+                if not any(thing in group[slot.name] for group in groups):
                     raise IllegalAction(f"{action_type.name}.{slot.name} cannot take {thing.name}")
-        if not any(all(o in family[s] for s in family for o in objects[s]) for family in families):
+        if not any(all(o in group[s] for s in group for o in objects[s]) for group in groups):
             raise IllegalAction(
                 f"these models do not fit together in {action_type.name}: architecture, tokenizer or base differ"
             )
-        if not action_type.holds_unlike(objects):
-            pair = next(f"{slot.name} and {slot.unlike}" for slot in action_type.slots if slot.unlike)
+        if not action_type.holds_distinct(objects):
+            pair = next(f"{slot.name} and {slot.distinct_from}" for slot in action_type.slots if slot.distinct_from)
             raise IllegalAction(f"{action_type.name} takes different models as {pair}; choose another one for either")
 
 
-def _holds_models(slot: Slot) -> bool:
-    return slot.kind in ("model", "models")
-
-
 def _count(action_type: ActionType, slot: Slot, n: int) -> int:
-    shares = len(action_type.grid[slot.mirror]) if slot.mirror else 1
+    shares = len(action_type.grid[slot.complement]) if slot.complement else 1
     return sum(_ways(slot)(n, k) * (shares if k == 2 else 1) for k in range(slot.minimum, slot.maximum + 1))
 
 
@@ -246,18 +257,18 @@ def _ways(slot: Slot) -> Callable[[int, int], int]:
     return math.perm if slot.ordered else math.comb
 
 
-def _placements(slots: Sequence[Slot], family: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+def _assignments(slots: Sequence[Slot], group: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """Every way to fill the slots, without holding them (itertools.product would)."""
     if not slots:
         yield {}
         return
-    for chosen in _picks(slots[0], family[slots[0].name]):
-        for rest in _placements(slots[1:], family):
+    for chosen in _picks(slots[0], group[slots[0].name]):
+        for rest in _assignments(slots[1:], group):
             yield {slots[0].name: chosen, **rest}
 
 
 def _picks(slot: Slot, things: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-    ordered = sorted(things, key=attrgetter("fingerprint")) if slot.kind == "models" else things
+    ordered = sorted(things, key=attrgetter("fingerprint")) if slot.several else things
     for k in range(slot.minimum, slot.maximum + 1):
         yield from itertools.permutations(ordered, k) if slot.ordered else itertools.combinations(ordered, k)
 
@@ -269,7 +280,7 @@ def _draw(slot: Slot, things: Sequence[Any], rng: random.Random) -> list[Any]:
 
 
 def _grid(action_type: ActionType, objects: Objects) -> Iterator[dict[str, Scalar]]:
-    unused = {s.mirror for s in action_type.slots if s.mirror and len(objects[s.name]) != 2}
+    unused = {s.complement for s in action_type.slots if s.complement and len(objects[s.name]) != 2}
     axes = {key: values[:1] if key in unused else values for key, values in action_type.grid.items()}
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))

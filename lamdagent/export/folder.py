@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from lamdagent.actions.action import Action, inputs_of, local_rows
 from lamdagent.actions.context import Context, Gathering, Loaded, Step, chosen_rows
@@ -20,7 +19,7 @@ from lamdagent.export.initial import initial
 from lamdagent.export.part import Part, place
 from lamdagent.export.steps import merging, training
 from lamdagent.functions import load_function
-from lamdagent.memory.lineage import chain, past
+from lamdagent.memory.lineage import ancestors, lineage_string
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.kinds import dataset_kind
@@ -65,7 +64,7 @@ def write(trial: Trial, history: History, plan: Plan, folder: Path, rows: Rows =
     texts["requirements.txt"] = "".join(f"{name}{_version(name)}\n" for name in packages)
     texts["README.md"] = (
         f"# {trial.model.name}\n\n"
-        f"Made by `{chain(trial.model, history)}`; run `{trial.run_id}` has scores and lineage.\n"
+        f"Made by `{lineage_string(trial.model, history)}`; run `{trial.run_id}` has scores and lineage.\n"
         f"`pip install -r requirements.txt && sh rebuild.sh` makes it again in `models/{trial.model.name}`.\n"
         "On the machine and with the versions that made it (`requirements.txt`), the weights come out the same; "
         "another kind of device or number of processes rounds differently.\n"
@@ -77,7 +76,7 @@ def write(trial: Trial, history: History, plan: Plan, folder: Path, rows: Rows =
 
 def _parts(trial: Trial, history: History, plan: Plan, rows: Rows) -> Iterator[Part]:
     assert trial.model is not None
-    steps = list(past(trial, history).items())
+    steps = list(ancestors(trial, history).items())
     dtypes: dict[str, str | None] = {}
     for count, (model, made) in enumerate([*steps, (trial.model, trial)], 1):
         number, action = f"{count:02}", made.action if made else None
@@ -102,10 +101,7 @@ def _step(
     if kind is None or not (method_of(kind.function) or merges(kind.function)):
         why = "this configuration does not have" if kind is None else f"is code of your own ({kind.function})"
         raise UserError(f"{action.describe()} cannot be written as plain commands: its type {why}.")
-    things: dict[str, Any] = {model.name: model for model in action.models}
-    things |= {dataset.name: dataset for dataset in action.datasets}
-    objects = {slot: [things[name] for name in names if name in things] for slot, names in action.slots.items()}
-    expected = fingerprint_of(kind, objects, action.hyperparameters, action.seed, action.data_fraction)
+    expected = fingerprint_of(kind, action.objects, action.hyperparameters, action.seed, action.data_fraction)
     if expected != action.fingerprint:
         why = "its data or its type have changed since, or an input is in another experiment"
         raise UserError(f"{action.describe()} cannot be written as plain commands: {why}.")

@@ -186,7 +186,7 @@ def least(action_type: ActionType, size: ModelSize, gpu: bool, longest: int | No
     """
     method = method_of(action_type.function)
     if method is None:
-        models = [slot.minimum for slot in action_type.slots if slot.kind in ("model", "models")]
+        models = [slot.minimum for slot in action_type.slots if slot.holds_models]
         return merging(size, sum(models))
     settings = _settings(action_type, method, longest)
     found = (peak(size, dataclasses.replace(setting, teacher=teacher), gpu) for setting in settings)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lamdagent.landscape.table import Landscape
 from lamdagent.llm.types import Message, Usage
+from lamdagent.memory.trial import has_action
 
 
 class RandomLLM:
@@ -45,8 +46,8 @@ class KnowingLLM(RandomLLM):
     def __init__(self, seed: int, landscape: Landscape) -> None:
         """`landscape` is what it knows."""
         super().__init__(seed)
-        trials = [t for t in landscape.trials if t.action]
-        self.known = {t.action.describe(): t.score.value if t.score else -1.0 for t in trials if t.action}
+        trials = list(filter(has_action, landscape.trials))
+        self.known = {t.action.describe(): t.score.value if t.score else -1.0 for t in trials}
 
     def ask(self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None) -> str:
         """The number of the best line; a random answer to other questions."""

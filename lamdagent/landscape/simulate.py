@@ -26,11 +26,7 @@ class RecordedSpace(ActionSpace):
         super().__init__(landscape.types, list(models.values()), landscape.datasets, tried=tried, seed=landscape.seed)
         self._landscape = landscape
         self._offered: dict[str, list[Action]] = {
-            name: [
-                t.action
-                for t in trials
-                if t.action and t.run_id not in tried and all(parent in models for parent in t.parents)
-            ]
+            name: [t.action for t in trials if t.run_id not in tried and all(parent in models for parent in t.parents)]
             for name, trials in landscape.by_type.items()
         }
 
@@ -50,9 +46,8 @@ class RecordedSpace(ActionSpace):
         """See `ActionSpace`."""
         found: dict[str, dict[str, Any]] = {slot.name: {} for slot in action_type.slots}
         for action in self._offered[action_type.name]:
-            things: dict[str, Any] = {m.name: m for m in action.models} | {d.name: d for d in action.datasets}
-            for slot, names in action.slots.items():
-                found[slot] |= {name: things[name] for name in names}
+            for slot, objects in action.objects.items():
+                found[slot] |= {thing.name: thing for thing in objects}
         return {slot: list(things.values()) for slot, things in found.items()}
 
     def actions(self, action_type: ActionType) -> Iterator[Action]:

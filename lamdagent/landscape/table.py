@@ -18,12 +18,15 @@ from typing import Any
 from lamdagent.actions.action import Action, ActionType, Slot
 from lamdagent.errors import UserError
 from lamdagent.evaluation.task import Score, Task, weighted_score
-from lamdagent.memory.trial import Trial
+from lamdagent.memory.trial import ActionTrial, Trial, best_first, has_action
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
+from lamdagent.objects.reference import ObjectRef
 
 SHIPPED = "letters.jsonl.gz"
 """The table that comes with the package, see docs/policies.md."""
+SLOT_FIELDS = {"mirror": "complement", "unlike": "distinct_from"}
+"""A field of `Slot` in tables of older versions -> its name now."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,13 @@ class Landscape:
     @cached_property
     def best(self) -> float:
         """The highest score in it."""
-        return max(t.score.value for t in (self.base, *self.trials) if t.score)
+        return max(t.score.value for t in best_first((self.base, *self.trials)))
 
     @cached_property
-    def by_type(self) -> Mapping[str, tuple[Trial, ...]]:
+    def by_type(self) -> Mapping[str, tuple[ActionTrial, ...]]:
         """Type name -> its trials."""
-        return {t.name: tuple(x for x in self.trials if x.action and x.action.type == t.name) for t in self.types}
+        known = list(filter(has_action, self.trials))
+        return {t.name: tuple(trial for trial in known if trial.action.type == t.name) for t in self.types}
 
     def shuffled(self, seed: int) -> "Landscape":
         """The same with types and actions in another order: no policy is to profit from the order of a file."""
@@ -62,9 +66,9 @@ class Landscape:
         """The part without these action types and without pipelines of more than so many actions."""
         kept: list[Trial] = []
         known = {self.base.run_id}
-        for trial in self.trials:
-            depth = 1 + max(m.depth for m in trial.action.models) if trial.action else 0
-            fits = trial.action and trial.action.type not in types and (deeper_than is None or depth <= deeper_than)
+        for trial in filter(has_action, self.trials):
+            depth = 1 + max(m.depth for m in trial.action.models)
+            fits = trial.action.type not in types and (deeper_than is None or depth <= deeper_than)
             if fits and all(parent in known for parent in trial.parents):
                 kept.append(trial)
                 known.add(trial.run_id)
@@ -108,8 +112,13 @@ def load(path: Path | None = None) -> tuple[dict[str, Any], list[Landscape]]:
 
 
 def _type(told: dict[str, Any]) -> ActionType:
-    slots = tuple(Slot(**slot) for slot in told["slots"])
+    slots = tuple(_slot(slot) for slot in told["slots"])
     return ActionType(**{**told, "slots": slots, "grid": {k: tuple(v) for k, v in told["grid"].items()}})
+
+
+def _slot(told: dict[str, Any]) -> Slot:
+    """A slot as the header keeps it; tables of older versions have other words for two of its fields."""
+    return Slot(**{SLOT_FIELDS.get(key, key): value for key, value in told.items()})
 
 
 def _landscape(
@@ -142,17 +151,16 @@ def _action(
 ) -> Action:
     inputs = [models[i] for i in row["models"]]
     sets = [data[name] for name in row["datasets"]]
-    slots: dict[str, tuple[str, ...]] = {}
+    slots: dict[str, tuple[ObjectRef, ...]] = {}
     left_models, left_sets = list(inputs), list(sets)
     for slot in action_type.slots:
-        if slot.kind == "models":
-            others = sum(s.kind == "model" for s in action_type.slots)
-            taken = [left_models.pop(0) for _ in range(len(left_models) - others)]
-            slots[slot.name] = tuple(m.name for m in taken)
-        elif slot.kind == "model":
-            slots[slot.name] = (left_models.pop(0).name,)
+        if slot.several:
+            others = sum(s.holds_models and not s.several for s in action_type.slots)
+            slots[slot.name] = tuple(left_models.pop(0).ref for _ in range(len(left_models) - others))
+        elif slot.holds_models:
+            slots[slot.name] = (left_models.pop(0).ref,)
         else:
-            slots[slot.name] = (left_sets.pop(0).name,)
+            slots[slot.name] = (left_sets.pop(0).ref,)
     fixed = {key: values[0] for key, values in action_type.grid.items()}
     return Action(
         action_type.name,

@@ -158,7 +158,7 @@ class Client:
     def _complete(self, litellm: Any, request: dict[str, Any], timeout_s: float, call: TracedCall) -> str:
         """The reply's text. Faults are cleaned in here, before the recorder of the trace sees them."""
         try:
-            response = litellm_adapter.within(timeout_s + 0.5, lambda: litellm.completion(**request))
+            response = litellm_adapter.run_with_deadline(timeout_s + 0.5, lambda: litellm.completion(**request))
         except Exception as fault:  # litellm's tree is wide, and providers raise outside it
             raise litellm_adapter.fault_of(fault) from None
         self._count(response, call)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
     """One of the questions of a turn."""
 
     name: str
@@ -28,12 +28,12 @@ class Question:
 
 
 @dataclass
-class Talk:
+class Conversation:
     """What is said in one turn."""
 
     client: LLM
     corrections: int
-    """How often an unusable answer is sent back, per question."""
+    """How often an unusable answer is sent back, per query."""
     calls: list[dict[str, str]] = field(default_factory=list)
     """Each with `call` (the question's name), `reply` (cut) and, when unusable, `fault`."""
     offered: list[str] = field(default_factory=list)
@@ -42,18 +42,18 @@ class Talk:
         """Remember what was spent before this turn."""
         self._traces, self._usd = len(self.client.usage.traces), self.client.usage.usd
 
-    def ask(self, question: Question, read: Callable[[str], T]) -> T:
+    def ask(self, query: Query, read: Callable[[str], T]) -> T:
         """Ask until `read` takes the answer, telling each time what was wrong.
 
         Raises:
             IllegalAction: the last answer's fault, when it stays unusable.
             LLMUnavailable: there is no answer.
         """
-        messages = list(question.messages)
+        messages = list(query.messages)
         for left in range(self.corrections, -1, -1):
-            reply = self.client.ask(messages, question.schema)
+            reply = self.client.ask(messages, query.schema)
             said = one_line(reply, 2000)
-            self.calls.append({"call": question.name, "reply": said})
+            self.calls.append({"call": query.name, "reply": said})
             try:
                 return read(reply)
             except IllegalAction as fault:
@@ -61,9 +61,9 @@ class Talk:
                 if left == 0:
                     raise
             correction = templates.filled(
-                "correction", fault=self.calls[-1]["fault"], offered=question.offered, form=question.form
+                "correction", fault=self.calls[-1]["fault"], offered=query.offered, form=query.form
             )
-            messages = [*question.messages, _message("assistant", said or "(empty)"), _message("user", correction)]
+            messages = [*query.messages, _message("assistant", said or "(empty)"), _message("user", correction)]
         raise AssertionError("unreachable: the last round returns or raises")
 
     def record(self, offered: Sequence[str] = ()) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def litellm() -> Any:
     return litellm
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
+def run_with_deadline(seconds: float, call: Callable[[], T]) -> T:
     """`call()` in a thread of its own: an HTTP timeout is per read, a server that drips bytes would hold us for ever.
 
     Raises:
@@ -83,10 +83,10 @@ def fault_of(fault: Exception) -> CallFault:
         return fault
     status = 408 if isinstance(fault, TimeoutError) else getattr(fault, "status_code", None) or 0
     headers = getattr(fault, "litellm_response_headers", None) or {}
-    return CallFault(say(fault), status, retry_after(headers))
+    return CallFault(redact(fault), status, retry_after(headers))
 
 
-def say(fault: Exception) -> str:
+def redact(fault: Exception) -> str:
     """The fault in a line, without anything that the environment keeps as a key, token, secret or password."""
     text = " ".join(re.sub(r"litellm\.\w+: ", "", f"{type(fault).__name__}: {fault}").split())
     for name, value in os.environ.items():

@@ -17,7 +17,7 @@ def build_action_space(
     `done`: fingerprints that are not offered either; the history may be an excerpt and lack them.
     """
     made = [t.model for t in history.actions if t.model and t.score and not t.pruned]
-    others = [t.model for t in history.foreign if t.model and t.model.location and not t.model.initial]
+    others = [t.model for t in history.external if t.model and t.model.location and not t.model.initial]
     unique = {m.fingerprint: m for m in [*models, *others, *made]}
     data = {d.fingerprint: d for t in history.actions if (d := t.dataset)} | {d.fingerprint: d for d in plan.datasets}
     return ActionSpace(
@@ -28,4 +28,5 @@ def build_action_space(
         seed=plan.config.search.seed,
         data_fraction=plan.config.data_fraction,
         max_depth=plan.config.search.max_depth,
+        resources=plan.resources,
     )

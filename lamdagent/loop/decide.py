@@ -109,7 +109,7 @@ def decide(
     find: Callable[[Action], Prior | None],
     disk_full: Callable[[Action], str | None],
 ) -> Start | Rescore | Reuse | Wait | Stop:
-    """What to do about the policy's `decision`, which is None where the policy has no action to offer.
+    """The next step after the policy's `decision`, which is None where the policy has no action to offer.
 
     Args:
         phase: The phase that the turn belongs to.

@@ -30,7 +30,7 @@ def reserve_s(history: History, plan: Plan, capacity: int) -> float:
 
 
 def eta(history: History, ledger: Ledger, limits: Limits, reserve_s: float, capacity: int) -> str | None:
-    """How long the search still takes, in words; None where that cannot be told."""
+    """The time that the search still takes, in words; None where it cannot be estimated."""
     trials, typical = limits.budget.trials, typical_s(history)
     by_trials = (trials - ledger.trials + 1) * typical / capacity if trials and typical else math.inf
     left = min(by_trials + reserve_s, limits.left_s(ledger))

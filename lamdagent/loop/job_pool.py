@@ -67,7 +67,7 @@ class JobPool:
                 return JobResult(self._running.pop(event.job_id), event, self._phases.pop(event.job_id, ""))
 
     def as_completed(self, jobs: Iterable[Job]) -> Iterator[Finished | Failed]:
-        """How each of `jobs` has ended, as many at once as fit; the next job is drawn only when there is room for it.
+        """The ends of `jobs`; as many run at once as fit, and the next job is drawn only when there is room for it.
 
         A job that loses its worker is started once more, since the machine may be at fault.
         """

@@ -1,4 +1,4 @@
-"""What a job that has ended leads to, as pure functions: effects for `effects.perform`, and the ledger after it."""
+"""The consequences of a job that has ended, as pure functions: effects for `effects.perform`, and the next ledger."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Finish:
 
     run_id: str
     outcome: Outcome
-    """With the scores that were known before."""
+    """The outcome, including the scores that were known before."""
     seconds: float
     """Wall time of all its tries."""
     model: Model

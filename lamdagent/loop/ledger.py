@@ -31,7 +31,7 @@ class OpenRun:
     making: Model | Action
     """The base that is scored, or the action that is executed."""
     first: Failed | None = None
-    """How the first try ended, while the second runs."""
+    """The end of the first try, while the second runs."""
     known: Mapping[str, Score] = field(default_factory=dict)
     """Task -> score that need not be taken again: same weights, same items."""
     weights: str = ""
@@ -54,7 +54,7 @@ class Ledger:
     stop_reason: str | None = None
     """Why the search must stop once the running jobs have ended; None while it need not."""
     started: float = field(default_factory=time.monotonic)
-    """When this process started the search, on the monotonic clock, s."""
+    """Start of the search in this process, on the monotonic clock, s."""
 
     @property
     def spent(self) -> Spent:
@@ -72,31 +72,31 @@ class Ledger:
         return len([run for run in self.open.values() if isinstance(run.making, Action)])
 
     def carried_over(self, spent: Spent) -> "Ledger":
-        """With the costs of earlier processes of the same search added."""
+        """The ledger with the costs of earlier processes of the same search."""
         return self.counted(spent.trials).paid(spent.usd)._with_gpu_time(spent.gpu_seconds)
 
     def counted(self, trials: int) -> "Ledger":
-        """With `trials` more trials, or fewer where it is negative."""
+        """The ledger with `trials` more trials, or fewer where it is negative."""
         return replace(self, trials=self.trials + trials)
 
     def paid(self, usd: float) -> "Ledger":
-        """With LLM calls of `usd` more."""
+        """The ledger after LLM calls that cost `usd`."""
         return replace(self, usd=self.usd + usd)
 
     def used(self, seconds: float, gpus: int, processes: int = 1) -> "Ledger":
-        """With the time of one more job, whatever it gave; it holds `gpus` for each process until its end."""
+        """The ledger after one more job, failed or not, that held `gpus` for each process for `seconds`."""
         return self._with_gpu_time(gpu_seconds(seconds, gpus, processes))
 
     def opened(self, run_id: str, run: OpenRun) -> "Ledger":
-        """With `run` open, in place of an earlier entry of that id."""
+        """The ledger with `run` open, in place of an earlier entry of that id."""
         return replace(self, open={**self.open, run_id: run})
 
     def closed(self, run_id: str) -> "Ledger":
-        """Without the open run of that id."""
+        """The ledger without the open run of that id."""
         return replace(self, open={key: run for key, run in self.open.items() if key != run_id})
 
     def stopping(self, reason: str | None) -> "Ledger":
-        """With `reason` as the reason to stop, unless there is one; None changes nothing."""
+        """The ledger with `reason` as the reason to stop, unless it has one; None changes nothing."""
         return replace(self, stop_reason=self.stop_reason or reason)
 
     def _with_gpu_time(self, seconds: float) -> "Ledger":

@@ -51,7 +51,7 @@ class Phase:
     search, and the memory text is not kept.
     """
     announcement: str | None = None
-    """What the user reads when the phase begins, after the reason for the end of the one before."""
+    """Message for the user when the phase begins, after the reason for the end of the one before."""
 
     @property
     def replay(self) -> ReplayPolicy | None:

@@ -17,7 +17,7 @@ from lamdagent.loop.ledger import OpenRun
 from lamdagent.loop.session import Session
 from lamdagent.memory.trial import Trial
 from lamdagent.objects.adapters import spec_of
-from lamdagent.objects.compatibility import known_frames, misfits
+from lamdagent.objects.compatibility import incompatibilities, known_signatures
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.sources import full_spec
 from lamdagent.planning.plan import Plan
@@ -60,6 +60,7 @@ def search_id(plan: Plan, models: Sequence[Model], replay: Replay | None) -> str
         "agent": (plan.config.agent.kind, plan.config.agent.model),
     }
     ladder = plan.config.ladder
+    content |= {"resources": [r.fingerprint for r in plan.resources]} if plan.resources else {}
     content |= {"replay": replay.content} if replay else {}
     content |= {"ladder": [ladder.rungs, ladder.keep]} if ladder.rungs else {}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
@@ -98,7 +99,7 @@ def score_bases(search: Session) -> None:
 def read_sources(search: Session) -> None:
     """Read the runs of `memory.sources`, and tell the user how many are understood."""
     search.say_news_of_sources()
-    foreign = search.history().foreign
+    foreign = search.history().external
     if search.plan.config.memory.sources:
         joining = len([t for t in foreign if t.model and t.model.location and not t.model.initial])
         said = f"memory: {len(foreign)} runs of others are understood, {joining} of their models join"
@@ -126,11 +127,11 @@ def _initial_model(name: str, prepared: Any, plan: Plan) -> Model:
 
 def _check_reachability(ready: Mapping[str, Model], search: Session) -> None:
     """Repeat the check of the plan: the contents of a GGUF file or of a function are known only now."""
-    frames = known_frames({name: Path(model.location) for name, model in ready.items()})
+    frames = known_signatures({name: Path(model.location) for name, model in ready.items()})
     if faults := search.plan.unreachable(list(ready.values()), frames):
         raise ConfigError(faults)
-    if any(slot.kind == "models" for t in search.plan.types for slot in t.slots):
-        for sentence in misfits(frames):
+    if any(t.takes_several_models for t in search.plan.types):
+        for sentence in incompatibilities(frames):
             search.world.view.say(f"{sentence}. Only models that fit are offered together", "yellow")
 
 

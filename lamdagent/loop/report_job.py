@@ -3,7 +3,7 @@
 import logging
 import time
 
-from lamdagent.report.data import document, telling_records
+from lamdagent.report.document import document, shown_records
 from lamdagent.report.render import page
 from lamdagent.tracking import schema
 from lamdagent.tracking.lineage import server_page
@@ -46,7 +46,7 @@ class ReportJob:
 
     def _write(self, run_id: str) -> None:
         records = {record.run_id: record for record in self._store.runs()}
-        shown = telling_records(list(records.values()), run_id)
+        shown = shown_records(list(records.values()), run_id)
         curve = metric_history(self._store, run_id, schema.SCORE)
         text = page(document(records[run_id], shown, curve), server_page(self._store.uri))
         self._store.update(run_id, texts={schema.REPORT: text})

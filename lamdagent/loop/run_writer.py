@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from lamdagent.loop.run_content import (
 from lamdagent.loop.search_run import SearchRun, discard_staging, staging_folder
 from lamdagent.memory.external.feed import Sources
 from lamdagent.memory.lineage import recipe, step
+from lamdagent.memory.references import inputs_tag
 from lamdagent.memory.scores import scores_on
 from lamdagent.memory.trial import History
 from lamdagent.objects.dataset import Dataset
@@ -90,9 +91,9 @@ class RunWriter:
         """
         action = decision.action
         text = f"**{action.describe()}**\n\nPolicy `{decision.policy}`: {plain(decision.reason)}"
-        name = f"{action.type} {'+'.join(d.name for d in action.datasets) or 'of ' + str(len(action.models))}"
-        tags = _decision_tags(decision, plan) | {schema.CLAIM: REQUESTED}
+        name = f"{action.type} {'+'.join(ref.name for ref in action.data) or 'of ' + str(len(action.models))}"
         parents = parent_runs(action, history)
+        tags = _decision_tags(decision, plan, parents) | {schema.CLAIM: REQUESTED}
         run_id = self.store.open(
             self.search_run.run_id, "action", name, tags, action.params(), parents=parents, text=text
         )
@@ -131,15 +132,15 @@ class RunWriter:
         self, found: RunRecord, decision: Decision, plan: Plan, memory: Callable[[], str], history: History
     ) -> None:
         """Take over a finished run of the same action in another experiment."""
-        weights = _weights_of(found)
+        weights, parents = _weights_of(found), parent_runs(decision.action, history)
         adopted = {schema.REUSED: found.run_id, schema.WEIGHTS: weights, **inherited_tags(found)}
         run_id = self.store.open(
             self.search_run.run_id,
             "action",
             found.name,
-            {**_decision_tags(decision, plan), **adopted},
+            {**_decision_tags(decision, plan, parents), **adopted},
             decision.action.params(),
-            parents=parent_runs(decision.action, history),
+            parents=parents,
             text=f"Nothing was run: the result of run `{found.run_id}` in another experiment stands here.",
         )
         scores = scores_on(found, plan.tasks, schema.TASK_PREFIX)
@@ -214,12 +215,13 @@ def _weights_of(found: RunRecord) -> str:
     return found.tags.get(schema.WEIGHTS) or f"runs:/{found.run_id}/{schema.MODEL_FOLDER}"
 
 
-def _decision_tags(decision: Decision, plan: Plan) -> dict[str, str]:
+def _decision_tags(decision: Decision, plan: Plan, parents: Sequence[str]) -> dict[str, str]:
     action = decision.action
     return {
         schema.ACTION: action.type,
         schema.FINGERPRINT: action.fingerprint,
         schema.SLOTS: json.dumps({slot: list(names) for slot, names in action.slots.items()}),
+        **inputs_tag(action, parents),
         schema.POLICY: decision.policy,
         schema.REASON: plain(decision.reason),
         schema.PROMPT_VERSION: decision.prompt_version,

@@ -12,7 +12,7 @@ from lamdagent.loop.ledger import Spent
 from lamdagent.loop.report_job import ReportJob
 from lamdagent.memory.trial import RETRYABLE, History
 from lamdagent.planning.plan import Plan
-from lamdagent.report.data import scales
+from lamdagent.report.document import scales
 from lamdagent.scaling.replay_plan import Replay
 from lamdagent.text import json_text
 from lamdagent.tracking import schema
@@ -191,6 +191,7 @@ def _params(plan: Plan, replay: Replay | None) -> dict[str, Any]:
         "data_fraction": config.data_fraction,
         "models": ", ".join(config.models),
         "datasets": ", ".join(config.datasets),
+        **({"resources": ", ".join(config.resources)} if config.resources else {}),
         "actions": ", ".join(config.actions),
         "tasks": ", ".join(f"{t.name} x {t.weight:g}" for t in plan.tasks),
     }

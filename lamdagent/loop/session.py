@@ -20,7 +20,7 @@ from lamdagent.loop.ledger import Ledger
 from lamdagent.loop.limits import Limits
 from lamdagent.loop.phases import Phase
 from lamdagent.loop.world import World
-from lamdagent.memory.external.parse import Ours, known_names, seeded
+from lamdagent.memory.external.context import SearchContext, known_names, with_external
 from lamdagent.memory.history import Histories
 from lamdagent.memory.text import memory_text
 from lamdagent.memory.trial import History
@@ -49,7 +49,7 @@ class Session:
         self.work = tempfile.TemporaryDirectory(prefix="lamdagent-")
         self.jobs = JobFactory(plan, world.runs, Path(self.work.name))
         self._fraction = plan.config.scope
-        self._histories = Histories(plan.types, plan.datasets, plan.tasks, self._fraction)
+        self._histories = Histories(plan.types, plan.datasets, plan.tasks, self._fraction, plan.resources)
 
     def enter(self, phase: Phase) -> None:
         """Compare runs of the phase's data fraction from now on."""
@@ -57,7 +57,9 @@ class Session:
             return
         self._fraction = phase.fraction
         self.plan = self.plan.at(phase.fraction)
-        self._histories = Histories(self.plan.types, self.plan.datasets, self.plan.tasks, phase.fraction)
+        self._histories = Histories(
+            self.plan.types, self.plan.datasets, self.plan.tasks, phase.fraction, self.plan.resources
+        )
         self.world.runs.search_run.record_rung(self.plan)
 
     def history(self) -> History:
@@ -68,8 +70,8 @@ class Session:
             return own
         base = own.by_model.get(self.models[0].fingerprint) if self.models else None
         names = known_names(plan.config.models, self.models)
-        ours = Ours(plan.types, plan.datasets, plan.tasks, names, base.scores if base else {})
-        return seeded(own, runs.sources.trials(ours))
+        ours = SearchContext(plan.types, plan.datasets, plan.tasks, names, base.scores if base else {})
+        return with_external(own, runs.sources.trials(ours))
 
     def space(self, history: History) -> ActionSpace:
         """The legal actions over the initial models and everything produced so far."""
@@ -101,7 +103,7 @@ class Session:
         return phase.limits.timeout_s(self.ledger, own_s, self.reserve_s(history))
 
     def execute(self, job: Job) -> Finished | Failed:
-        """How `job` ends, where no other job runs."""
+        """The end of `job`, which runs alone."""
         return next(self.pool.as_completed([job]))
 
     def say_news_of_sources(self) -> None:

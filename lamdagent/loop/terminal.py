@@ -1,4 +1,4 @@
-"""What the user sees while a search runs: one line per finished thing, and on a terminal a live line below them."""
+"""The output of a search: one line per finished thing, and on a terminal a live line per running job."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamdagent.evaluation.task import Score, Task
-from lamdagent.memory.lineage import chain
+from lamdagent.memory.lineage import lineage_string
 from lamdagent.memory.trial import History, Trial
 from lamdagent.progress import Progress as Step
 from lamdagent.report import leaderboard
@@ -25,10 +25,10 @@ LOG_WIDTH = 160
 
 def standard_output(*, silent: bool = False) -> Console:
     """The console that everything is printed to; in a notebook plain lines, so that one cell has one output."""
-    console = Console(highlight=False, quiet=silent, force_jupyter=False)
-    return (
-        console if console.is_terminal else Console(highlight=False, quiet=silent, width=LOG_WIDTH, force_jupyter=False)
-    )
+    console = Console(highlight=False, quiet=silent)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, quiet=silent, width=LOG_WIDTH, force_jupyter=False, force_terminal=False)
 
 
 @dataclass
@@ -107,7 +107,13 @@ class Terminal:
     def trial(self, trial: Trial, history: History, base: Score | None) -> None:
         """One finished or failed trial; its run's job has ended."""
         self.end(trial.run_id)
-        what = chain(trial.model, history) if trial.model else trial.action.describe() if trial.action else trial.name
+        what = (
+            lineage_string(trial.model, history)
+            if trial.model
+            else trial.action.describe()
+            if trial.action
+            else trial.name
+        )
         if trial.status == "failed" or trial.score is None:
             self.say(f"failed  {what}: {trial.status_reason or 'no usable score'}", "red")
             return
@@ -152,7 +158,7 @@ class Terminal:
         fits = self.console.measure(wide, options=unlimited).maximum <= self.console.width
         self.console.print(wide if fits else narrow)
         for place, trial in enumerate(trials, 1):
-            self.say(f"{place:3d}  {chain(trial.model, history) if trial.model else trial.name}")
+            self.say(f"{place:3d}  {lineage_string(trial.model, history) if trial.model else trial.name}")
             if trial.test_scores and not fits:
                 self.say(f"     test: {leaderboard.tested(trial)}")
 

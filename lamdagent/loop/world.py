@@ -1,4 +1,4 @@
-"""What a search talks to, and what it returns."""
+"""The inputs of a search, and its result."""
 
 from dataclasses import dataclass, field
 
@@ -52,7 +52,7 @@ class World:
 
 @dataclass(frozen=True)
 class Result:
-    """How a search ended."""
+    """The end of a search."""
 
     history: History
     champion: Trial | None

@@ -6,6 +6,7 @@ from lamdagent.actions.action import Action
 from lamdagent.evaluation.task import Score
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.model import Model
+from lamdagent.objects.reference import DATASET
 
 DEEPEST = 12
 """Most steps of a chain."""
@@ -13,15 +14,15 @@ LONGEST = 300
 """Characters of a chain; deeper pasts are cut at their old end."""
 
 
-def chain(model: Model, history: History) -> str:
+def lineage_string(model: Model, history: History) -> str:
     """The pipeline as one line: `base > sft_lora(calls, learning_rate=0.001) > dpo(pairs)`; merged models by name."""
-    text = _chain(model, history, DEEPEST)
+    text = _lineage_string(model, history, DEEPEST)
     if len(text) <= LONGEST:
         return text
     return "... > " + text[-LONGEST:].partition(" > ")[2]
 
 
-def _chain(model: Model, history: History, left: int) -> str:
+def _lineage_string(model: Model, history: History, left: int) -> str:
     trial = history.by_model.get(model.fingerprint)
     if trial is None or trial.action is None:
         return model.name if not model.initial else "base"
@@ -32,7 +33,7 @@ def _chain(model: Model, history: History, left: int) -> str:
     step = summary(trial.action)
     parents = trial.action.models
     if len(parents) == 1:
-        return f"{_chain(parents[0], history, left - 1)} > {step}"
+        return f"{_lineage_string(parents[0], history, left - 1)} > {step}"
     return f"[{' + '.join('base' if p.initial else p.name for p in parents)}] > {step}"
 
 
@@ -53,14 +54,14 @@ def given_by(model: Model, history: History) -> set[str]:
 
 def summary(action: Action) -> str:
     """The step alone: type, datasets, and the hyperparameters that the search chose."""
-    inside = ", ".join([*(dataset.name for dataset in action.datasets), *action.settings()])
+    inside = ", ".join([*(ref.name for ref in action.data), *action.settings()])
     return f"{action.type}({inside})" if inside else action.type
 
 
 def recipe(trial: Trial, history: History) -> dict[str, Any]:
     """How to make the trial's model: every step from the initial models on, inputs before their uses."""
     steps: list[dict[str, Any]] = []
-    for model, made in past(trial, history).items():
+    for model, made in ancestors(trial, history).items():
         if made is None or made.action is None:
             steps.append({"model": model.name, "source": model.location, "fingerprint": model.fingerprint})
         else:
@@ -70,7 +71,7 @@ def recipe(trial: Trial, history: History) -> dict[str, Any]:
     return {"schema": 1, "steps": steps}
 
 
-def past(trial: Trial, history: History) -> dict[Model, Trial | None]:
+def ancestors(trial: Trial, history: History) -> dict[Model, Trial | None]:
     """Every model that the trial's action rests on, inputs before their uses, with the trial that made or scored it."""
     found: dict[Model, Trial | None] = {}
 
@@ -81,28 +82,30 @@ def past(trial: Trial, history: History) -> dict[Model, Trial | None]:
         model = made.model if made and made.model else model
         if model in found:
             return
-        for parent in rests_on(made.action, history) if made and made.action else ():
+        for parent in dependencies(made.action, history) if made and made.action else ():
             visit(parent)
         found[model] = made
 
-    for parent in rests_on(trial.action, history) if trial.action else ():
+    for parent in dependencies(trial.action, history) if trial.action else ():
         visit(parent)
     return found
 
 
-def rests_on(action: Action, history: History) -> list[Model]:
+def dependencies(action: Action, history: History) -> list[Model]:
     """The action's input models, and those of the actions that made its data besides."""
-    makers = (history.by_run.get(dataset.run_id) for dataset in action.datasets if dataset.run_id)
+    makers = (history.by_run.get(ref.run_id) for ref in action.data if ref.run_id)
     return [*action.models, *(maker.model for maker in makers if maker and maker.model)]
 
 
 def step(action: Action) -> dict[str, Any]:
     """One step of a recipe: everything that decides which model comes out."""
+    resources = {ref.name: ref.fingerprint for ref in action.data if ref.kind != DATASET}
     return {
         "action": action.type,
         "inputs": {slot: list(names) for slot, names in action.slots.items()},
         "hyperparameters": dict(action.hyperparameters),
-        "datasets": {d.name: d.fingerprint for d in action.datasets},
+        "datasets": {ref.name: ref.fingerprint for ref in action.data if ref.kind == DATASET},
+        **({"resources": resources} if resources else {}),
         "seed": action.seed,
         "data_fraction": action.data_fraction,
         "fingerprint": action.fingerprint,
@@ -114,6 +117,6 @@ def _also(made: Trial) -> dict[str, Any]:
     return {"makes": {made.dataset.name: made.dataset.fingerprint}} if made.dataset else {}
 
 
-def figure(score: Score | None) -> str:
+def format_score(score: Score | None) -> str:
     """`0.412 +- 0.031`, or a dash."""
     return f"{score.value:.3f} +- {score.stderr:.3f}" if score else "-"

@@ -54,6 +54,6 @@ def _line(trial: Trial) -> str:
 
 
 def _untried(history: History, space: ActionSpace) -> str:
-    tried = {trial.action.type for trial in history.experience if trial.action}
+    tried = {trial.action.type for trial in history.experience}
     names = [t.name for t in space.types if t.name not in tried]
     return f"Never tried: {', '.join(names)}" if names else ""

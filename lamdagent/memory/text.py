@@ -6,7 +6,7 @@ from typing import Any
 from lamdagent.actions.action import Action
 from lamdagent.enumeration.space import ActionSpace
 from lamdagent.evaluation.task import Task
-from lamdagent.memory.lineage import chain, figure, summary
+from lamdagent.memory.lineage import format_score, lineage_string, summary
 from lamdagent.memory.trial import RETRYABLE, History, Trial
 from lamdagent.text import one_line
 
@@ -38,10 +38,8 @@ def memory_text(history: History, space: ActionSpace, tasks: Sequence[Task], tok
 def _sections(history: History, space: ActionSpace, tasks: Sequence[Task]) -> Iterator[tuple[str, list[str]]]:
     if history.reflection:
         yield "What was learnt so far", [" ".join(history.reflection.split())]
-    bases = [t for t in history.trials if t.kind == "base"]
-    yield "Base models, the reference", [_line(t, history) for t in bases]
-    pipelines = [t for t in history.scored if t.kind == "action"]
-    yield "Best pipelines so far", [_line(t, history) for t in pipelines[:BEST]]
+    yield "Base models, the reference", [_line(t, history) for t in history.bases]
+    yield "Best pipelines so far", [_line(t, history) for t in history.pipelines[:BEST]]
     yield "Best on each task", list(_champions(history, tasks))
     yield "Latest trials, newest first", [_line(t, history) for t in reversed(history.actions[-RECENT:])]
     yield "Others' runs, measured by them: hints, not results of ours", list(_foreign(history))
@@ -50,31 +48,31 @@ def _sections(history: History, space: ActionSpace, tasks: Sequence[Task]) -> It
 
 
 def _line(trial: Trial, history: History) -> str:
-    what = chain(trial.model, history) if trial.model else summary(trial.action) if trial.action else trial.name
+    what = (
+        lineage_string(trial.model, history) if trial.model else summary(trial.action) if trial.action else trial.name
+    )
     at_hand = trial.model and (trial.model.location or not trial.source)
     name = trial.model.name if trial.model and at_hand else "no model"
     tasks = ", ".join(f"{task} {score.value:.3f}" for task, score in trial.scores.items())
-    return f"{name}: score {figure(trial.score)}{f' ({tasks})' if tasks else ''}: {what}"
+    return f"{name}: score {format_score(trial.score)}{f' ({tasks})' if tasks else ''}: {what}"
 
 
 def _foreign(history: History) -> Iterator[str]:
     """The best of others' trials, their models that are at hand without a score, and what failed with them."""
-    scored = sorted((t for t in history.foreign if t.score), key=lambda t: (-t.score.value, t.started))  # type: ignore[union-attr]
-    yield from (f"from {t.source}: {_line(t, history)}" for t in scored[:FOREIGN])
-    unscored = [t for t in history.foreign if t.model and t.model.location and not t.score and not t.model.initial]
+    yield from (f"from {t.source}: {_line(t, history)}" for t in history.external_scored[:FOREIGN])
+    unscored = [t for t in history.external if t.model and t.model.location and not t.score and not t.model.initial]
     for trial in unscored[-FOREIGN:]:
         yield f"from {trial.source}: {_line(trial, history)} (not scored, may be an input)"
-    failed = [t for t in history.foreign if t.status == "failed"]
+    failed = [t for t in history.external if t.status == "failed"]
     yield from (f"from {t.source}: {_failure(t)}" for t in reversed(failed[-FAILED:]))
 
 
 def _champions(history: History, tasks: Sequence[Task]) -> Iterator[str]:
     for task in tasks:
-        scored = [t for t in history.scored if task.name in t.scores and t.model]
+        scored = [t for t in history.scored if task.name in t.scores]
         if scored:
             sign = 1 if task.higher_is_better else -1
             best = max(scored, key=lambda t: sign * t.scores[task.name].value)
-            assert best.model is not None
             yield f"{task.name} (weight {task.weight:g}): {best.scores[task.name].value:.3f} by {best.model.name}"
 
 
@@ -91,13 +89,14 @@ def _failure(trial: Trial) -> str:
 
 def _untried(history: History, space: ActionSpace) -> Iterator[str]:
     """Types and datasets that nobody has tried, others included; of tried types what was not tried with them."""
-    tried = {key for t in history.experience if t.action for key in _parts(t.action)}
-    used = {d.name for t in history.experience if t.action for d in t.action.datasets}
+    tried = {key for t in history.experience for key in _parts(t.action)}
+    used = {ref.name for t in history.experience for ref in t.action.data}
     found = [f"action type {t.name}" for t in space.types if (t.name,) not in tried]
     found += [f"dataset {d.name}" for d in space.datasets if d.name not in used]
+    found += [f"{r.kind} {r.name}" for r in space.resources if r.name not in used]
     for action_type in (t for t in space.types if (t.name,) in tried):
         kinds = {slot.kind for slot in action_type.slots}
-        fitting = [d.name for d in space.datasets if d.kind in kinds and d.name in used]
+        fitting = [o.name for o in space.inputs if o.kind in kinds and o.name in used]
         found += [f"{action_type.name} on {name}" for name in fitting if (action_type.name, name) not in tried]
         for key in action_type.choices:
             left = [v for v in action_type.grid[key] if (action_type.name, key, v) not in tried]
@@ -109,5 +108,5 @@ def _untried(history: History, space: ActionSpace) -> Iterator[str]:
 
 def _parts(action: Action) -> Iterator[tuple[Any, ...]]:
     yield (action.type,)
-    yield from ((action.type, dataset.name) for dataset in action.datasets)
+    yield from ((action.type, ref.name) for ref in action.data)
     yield from ((action.type, key, action.hyperparameters[key]) for key in action.choices)

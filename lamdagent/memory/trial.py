@@ -1,9 +1,9 @@
 """A trial is one scored run of the store, ours or foreign; the history is all of them, in order."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from lamdagent.actions.action import Action
 from lamdagent.evaluation.gain import Gain
@@ -66,18 +66,50 @@ class Trial:
     """What its action made besides the model, for others to train on."""
 
 
+class ActionTrial(Trial):
+    """A trial of a known action, ended or not. These classes narrow types; every instance is made as a `Trial`."""
+
+    action: Action
+
+
+class ScoredTrial(Trial):
+    """A trial whose model has a score on the current tasks."""
+
+    model: Model
+    score: Score
+
+
+class ScoredAction(ActionTrial, ScoredTrial):
+    """A scored trial of a known action: a pipeline that can be compared."""
+
+
+def has_action(trial: Trial) -> TypeGuard[ActionTrial]:
+    """True for a trial of a known action."""
+    return trial.action is not None
+
+
+def has_score(trial: Trial) -> TypeGuard[ScoredTrial]:
+    """True for a trial whose model has a score on the current tasks."""
+    return trial.score is not None and trial.model is not None
+
+
+def is_scored_action(trial: Trial) -> TypeGuard[ScoredAction]:
+    """True for a scored trial of a known action."""
+    return has_action(trial) and has_score(trial)
+
+
 @dataclass(frozen=True)
 class History:
     """All trials, oldest first. Never changes: a turn makes a new one.
 
-    Trials of others stand apart in `foreign`: they steer, but nothing of theirs is ever the best, the champion or
+    Trials of others stand apart in `external`: they steer, but nothing of theirs is ever the best, the champion or
     tested, since others have measured it. All properties but `by_model` and `experience` are of ours alone.
     """
 
     trials: tuple[Trial, ...] = ()
     reflection: str = ""
     """The LLM's latest memory update; empty without an LLM."""
-    foreign: tuple[Trial, ...] = ()
+    external: tuple[Trial, ...] = ()
     """What could be understood of others' runs, oldest first."""
 
     def __iter__(self) -> Iterator[Trial]:
@@ -92,22 +124,37 @@ class History:
     @cached_property
     def by_model(self) -> Mapping[str, Trial]:
         """Model fingerprint -> the trial that made (or scored) it, others' too; ours where both did."""
-        return {trial.model.fingerprint: trial for trial in (*self.foreign, *self.trials) if trial.model}
+        return {trial.model.fingerprint: trial for trial in (*self.external, *self.trials) if trial.model}
 
     @cached_property
-    def actions(self) -> tuple[Trial, ...]:
-        """Trials that are actions."""
-        return tuple(trial for trial in self.trials if trial.kind == "action")
+    def bases(self) -> tuple[Trial, ...]:
+        """Trials that are initial models, oldest first."""
+        return tuple(trial for trial in self.trials if trial.kind == "base")
 
     @cached_property
-    def experience(self) -> tuple[Trial, ...]:
+    def actions(self) -> tuple[ActionTrial, ...]:
+        """Trials that are actions, oldest first."""
+        return tuple(filter(has_action, self.trials))
+
+    @cached_property
+    def experience(self) -> tuple[ActionTrial, ...]:
         """Trials of known actions to learn from, others' first, then ours."""
-        return tuple(trial for trial in (*self.foreign, *self.actions) if trial.action)
+        return (*filter(has_action, self.external), *self.actions)
 
     @cached_property
-    def scored(self) -> tuple[Trial, ...]:
+    def scored(self) -> tuple[ScoredTrial, ...]:
         """Trials with a score, best first; the earlier one first among equals."""
-        return tuple(sorted((t for t in self.trials if t.score), key=lambda t: (-t.score.value, t.started)))  # type: ignore[union-attr]
+        return best_first(self.trials)
+
+    @cached_property
+    def pipelines(self) -> tuple[ScoredAction, ...]:
+        """Scored actions, best first."""
+        return tuple(filter(is_scored_action, self.scored))
+
+    @cached_property
+    def external_scored(self) -> tuple[ScoredTrial, ...]:
+        """Others' trials with a score, best first."""
+        return best_first(self.external)
 
     @cached_property
     def failed(self) -> tuple[Trial, ...]:
@@ -120,7 +167,7 @@ class History:
         every = [t.scores if split == "search" else t.test_scores for t in of]
         return {name: score for scores in every for name, score in scores.items()}
 
-    def base(self) -> Trial | None:
+    def base(self) -> ScoredTrial | None:
         """The best base model: what a pipeline has to beat."""
         return next((trial for trial in self.scored if trial.kind == "base"), None)
 
@@ -128,6 +175,11 @@ class History:
         """The score of `base`."""
         base = self.base()
         return base.score if base else None
+
+
+def best_first(trials: Iterable[Trial]) -> tuple[ScoredTrial, ...]:
+    """The scored ones of the trials, best first; the earlier one first among equals."""
+    return tuple(sorted(filter(has_score, trials), key=lambda t: (-t.score.value, t.started)))
 
 
 RETRYABLE = ("lost_worker", "interrupted", "orphan", "no_space", "budget")

@@ -21,7 +21,7 @@ EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermed
 
 
 @dataclass(frozen=True)
-class Frame:
+class MergeSignature:
     """What has to be equal, so that each number of one model has its counterpart in the other."""
 
     settings: Mapping[str, Any]
@@ -36,21 +36,21 @@ class Frame:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def frame_of(folder: Path) -> Frame:
+def signature_of(folder: Path) -> MergeSignature:
     """The frame of the model in `folder`.
 
     Raises:
         ValueError, OSError: a file is missing or not what it should be.
     """
-    return Frame(dict(_settings(config_of(folder))), tokenizer_vocab.vocabulary(folder))
+    return MergeSignature(dict(_settings(config_of(folder))), tokenizer_vocab.vocabulary(folder))
 
 
-def known_frames(folders: Mapping[str, Path]) -> dict[str, Frame]:
+def known_signatures(folders: Mapping[str, Path]) -> dict[str, MergeSignature]:
     """Those that can be read here, by name."""
     found = {}
     for name, folder in folders.items():
         with contextlib.suppress(OSError, ValueError):
-            found[name] = frame_of(folder)
+            found[name] = signature_of(folder)
     return found
 
 
@@ -60,7 +60,7 @@ def config_of(folder: Path) -> dict[str, Any]:
     return {**config, **(config.get("text_config") or {}), "architectures": config.get("architectures")}
 
 
-def differences(first: Frame, second: Frame) -> list[str]:
+def differences(first: MergeSignature, second: MergeSignature) -> list[str]:
     """What keeps two models from being merged, each with both values; empty when they fit."""
     keys = dict.fromkeys((*first.settings, *second.settings))
     pairs = [(key, first.settings.get(key), second.settings.get(key)) for key in keys]
@@ -69,7 +69,7 @@ def differences(first: Frame, second: Frame) -> list[str]:
     return [*found, *([tokens] if tokens else [])]
 
 
-def misfits(frames: Mapping[str, Frame]) -> Iterator[str]:
+def incompatibilities(frames: Mapping[str, MergeSignature]) -> Iterator[str]:
     """A sentence for each model that does not fit the first of its kind; `frames`: name -> frame."""
     names: Sequence[str] = list(frames)
     for name in names[1:]:

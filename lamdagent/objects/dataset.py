@@ -3,6 +3,9 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
+
+from lamdagent.objects.reference import DATASET, ObjectRef
 
 MADE = re.compile(r"data-[0-9a-f]{8}")
 """Names of datasets that actions made, as neutral as those of models; the user's own may not look like them."""
@@ -34,6 +37,11 @@ class Dataset:
     """The MLflow run that made it; empty for one that the user declared."""
     overlap: str = field(default="", compare=False)
     """One line about evaluation items in what an action made, where the user lets them pass; else empty."""
+
+    @cached_property
+    def ref(self) -> ObjectRef:
+        """The reference to it."""
+        return ObjectRef(DATASET, self.name, self.run_id, self.fingerprint)
 
     def fits(self, kind: str, columns: Iterable[str] = ()) -> bool:
         """Whether it is of that kind and has, for all that is known, those columns too."""

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+
+from lamdagent.objects.reference import MODEL, ObjectRef
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,18 @@ class Model:
     bytes: int = field(default=0, compare=False)
     """Size of its files; 0 when unknown."""
     frame: str = field(default="", compare=False)
-    """`fit.Frame.digest` of its files; merges need it equal. Empty when unknown: then its base's counts."""
+    """`compatibility.MergeSignature.digest` of its files; merges need it equal. Empty when it is
+    not known: then its base's counts."""
 
     @property
     def name(self) -> str:
         """The neutral name that people, prompts and MLflow see."""
         return f"model-{self.fingerprint[:8]}"
+
+    @cached_property
+    def ref(self) -> ObjectRef:
+        """The reference to it."""
+        return ObjectRef(MODEL, self.name, self.run_id or "", self.fingerprint)
 
     @property
     def initial(self) -> bool:

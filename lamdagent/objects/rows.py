@@ -59,7 +59,7 @@ def load_dataset(name: str, settings: "DatasetConfig") -> Dataset:
         description=settings.description,
         fingerprint=fingerprint,
         rows=len(mapped),
-        path=str(keep(text)),
+        path=str(store_rows(text)),
         license=settings.license,
         columns=columns_of(mapped),
         dropped=dropped,
@@ -159,14 +159,14 @@ def columns_of(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted(set.intersection(*(set(row) for row in rows))))
 
 
-def kept(fingerprint: str) -> Path:
+def cached_path(fingerprint: str) -> Path:
     """Where this machine keeps the rows of that fingerprint, if it does."""
     return cache_folder() / "datasets" / f"{fingerprint}.jsonl"
 
 
-def keep(text: str) -> Path:
+def store_rows(text: str) -> Path:
     """The file, in the user's cache, that has exactly these rows; written once."""
-    path = kept(fingerprint_of_rows(text))
+    path = cached_path(fingerprint_of_rows(text))
     if not path.exists():
         write_atomic(path, text)
     return path

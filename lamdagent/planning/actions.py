@@ -12,9 +12,10 @@ from lamdagent.errors import UserError
 from lamdagent.functions import load_function
 from lamdagent.guards import accelerate_config
 from lamdagent.objects.kinds import dataset_kind
+from lamdagent.objects.object_kinds import ObjectKind, find_kind
 
 MODELS = ("model", "models")
-"""Kinds of slots that hold models; all others hold a dataset."""
+"""Kinds of slots that hold models; all others hold a dataset or a resource."""
 
 
 def build_action_type(name: str, settings: ActionConfig) -> ActionType:
@@ -27,7 +28,7 @@ def build_action_type(name: str, settings: ActionConfig) -> ActionType:
     slots = tuple(_slot(name, slot, given) for slot, given in settings.slots.items())
     if missing := [s.name for s in slots if s.name not in parameters]:
         raise UserError(f"actions.{name}.slots.{missing[0]}: {settings.function} has no such parameter")
-    if not any(slot.kind in MODELS for slot in slots):
+    if not any(slot.holds_models for slot in slots):
         raise UserError(f"actions.{name}.slots: no slot of kind model or models, so there is nothing to improve")
     tunable = {key: p for key, p in parameters.items() if key not in settings.slots}
     if unknown := [key for key in settings.hyperparameters if key not in tunable]:
@@ -44,7 +45,7 @@ def build_action_type(name: str, settings: ActionConfig) -> ActionType:
         wanted = plain_type(parameter.annotation)
         grid[key] = tuple(_scalar(f"actions.{name}.hyperparameters.{key}", v, wanted) for v in values)
     read = _limited(name, grid, tunable)
-    slots = tuple(dataclasses.replace(s, columns=read) if s.kind not in MODELS else s for s in slots)
+    slots = tuple(dataclasses.replace(s, columns=read) if s.holds_data else s for s in slots)
     _check_bonds(name, slots, grid)
     if settings.makes:
         dataset_kind(settings.makes, f"actions.{name}.makes", ("nothing",))
@@ -82,13 +83,13 @@ def _check_bonds(name: str, slots: tuple[Slot, ...], grid: Mapping[str, Any]) ->
     single = [slot.name for slot in slots if slot.kind == "model"]
     for slot in slots:
         path = f"actions.{name}.slots.{slot.name}"
-        if slot.mirror and slot.mirror not in grid:
-            raise UserError(f"{path}.mirror: {slot.mirror!r} is not a hyperparameter")
+        if slot.complement and slot.complement not in grid:
+            raise UserError(f"{path}.mirror: {slot.complement!r} is not a hyperparameter")
         others = [other for other in single if other != slot.name]
-        if slot.unlike and (slot.name not in single or slot.unlike not in others):
+        if slot.distinct_from and (slot.name not in single or slot.distinct_from not in others):
             allowed = ", ".join(others) or "none here"
-            raise UserError(f"{path}.unlike: got {slot.unlike!r}, wanted another slot of kind model: {allowed}")
-    if len(pairs := [slot.name for slot in slots if slot.unlike]) > 1:
+            raise UserError(f"{path}.unlike: got {slot.distinct_from!r}, wanted another slot of kind model: {allowed}")
+    if len(pairs := [slot.name for slot in slots if slot.distinct_from]) > 1:
         raise UserError(f"actions.{name}.slots: {' and '.join(pairs)} have `unlike`; one slot of an action can")
 
 
@@ -99,8 +100,7 @@ def _parameters(name: str, function: str) -> dict[str, inspect.Parameter]:
 
 def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
     path = f"actions.{action}.slots.{name}"
-    if settings.kind not in MODELS:
-        dataset_kind(settings.kind, f"{path}.kind", MODELS)
+    kind = _slot_kind(f"{path}.kind", settings.kind)
     several = settings.kind == "models"
     minimum = settings.minimum if settings.minimum is not None else (2 if several else 1)
     maximum = settings.maximum if settings.maximum is not None else max(minimum, 2 if several else 1)
@@ -110,7 +110,7 @@ def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
         raise UserError(f"{path}.ordered: only for kind models, and not with mirror, which swaps them")
     return Slot(
         name,
-        settings.kind,  # type: ignore[arg-type]
+        kind,
         minimum,
         maximum,
         settings.role,
@@ -118,6 +118,20 @@ def _slot(action: str, name: str, settings: SlotConfig) -> Slot:
         settings.unlike,
         ordered=settings.ordered,
     )
+
+
+def _slot_kind(path: str, given: str) -> str:
+    """`Slot.kind` for what the user wrote.
+
+    Raises:
+        UserError: there is no such kind of object.
+    """
+    if given in MODELS:
+        return given
+    if ":" in given and isinstance(load_function(given, path), ObjectKind):
+        return find_kind(path, given).name
+    dataset_kind(given, path, MODELS)
+    return given
 
 
 def _scalar(path: str, value: Any, annotation: Any) -> Scalar:

@@ -18,9 +18,11 @@ from lamdagent.guards import accelerate_config
 from lamdagent.guards.preflight import Findings, preflight
 from lamdagent.memory.external.config_check import source_faults
 from lamdagent.objects.adapters import spec_of
-from lamdagent.objects.compatibility import Frame, known_frames
+from lamdagent.objects.compatibility import MergeSignature, known_signatures
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
+from lamdagent.objects.object_kinds import load_resource
+from lamdagent.objects.resource import Resource
 from lamdagent.objects.rows import load_dataset
 from lamdagent.objects.sources import check_source, kind_of, local_path
 from lamdagent.planning.actions import build_action_type
@@ -43,15 +45,19 @@ class Plan:
     tasks: tuple[Task, ...]
     findings: Findings = field(default_factory=Findings)
     """What the guards say; no faults."""
+    resources: tuple[Resource, ...] = ()
+    """What is neither model nor dataset, such as reward models."""
 
     def at(self, fraction: float) -> "Plan":
         """The same with another share of the data."""
         return dataclasses.replace(self, config=dataclasses.replace(self.config, data_fraction=fraction))
 
-    def unreachable(self, models: Sequence[Model], frames: Mapping[str, Frame]) -> list[str]:
+    def unreachable(self, models: Sequence[Model], frames: Mapping[str, MergeSignature]) -> list[str]:
         """Faults for actions that can never run on these initial models; others' models may join them."""
         joined = bool(self.config.memory.sources)
-        return unreachable(self.types, models, self.datasets, self.config.search.max_depth, frames, joined)
+        return unreachable(
+            self.types, models, self.datasets, self.config.search.max_depth, frames, joined, self.resources
+        )
 
 
 def read_plan(node: DictConfig) -> Plan:
@@ -97,7 +103,8 @@ def _checked(config: Config, known: Sequence[Fault]) -> Plan:
     faults += [fault for fault in (*rule_faults(config), *source_faults(config)) if not fault.startswith(said)]
     sound = _without(config, {fault.path[:2] for fault in known})
     types, datasets, tasks = _built(sound, faults)
-    plan = Plan(config, types, datasets, tasks)
+    resources = tuple(_each(faults, sound.resources, load_resource))
+    plan = Plan(config, types, datasets, tasks, resources=resources)
     if not faults:
         faults += policy_kind(config.agent).faults(types, datasets)
     if not faults:
@@ -132,6 +139,7 @@ def _without(config: Config, broken: Collection[Path]) -> Config:
         config,
         models=kept("models", config.models),
         datasets=kept("datasets", config.datasets),
+        resources=kept("resources", config.resources),
         actions=kept("actions", config.actions),
         tasks=kept("tasks", config.tasks),
     )
@@ -147,7 +155,7 @@ def _out_of_reach(plan: Plan) -> list[str]:
     """Of what can be told before a model is fetched: models fit as long as not all of their files are at hand."""
     given = plan.config.models
     specs = {name: dataclasses.asdict(settings) for name, settings in given.items()}
-    frames = known_frames({name: local_path(spec) for name, spec in specs.items() if kind_of(spec) == "folder"})
+    frames = known_signatures({name: local_path(spec) for name, spec in specs.items() if kind_of(spec) == "folder"})
     models = [stand_in(name, settings.source) for name, settings in given.items()]
     if len(frames) == len(models):
         digests = [frame.digest for frame in frames.values()]

@@ -10,21 +10,23 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from lamdagent.actions.action import ActionType
+from lamdagent.actions.action import ActionType, keyword_arguments, share_of
 from lamdagent.config import Config, MemoryConfig, read
 from lamdagent.errors import NotRebuilt, UserError
 from lamdagent.evaluation.task import Score
 from lamdagent.execution.executor import Executor, Failed, Job, Update
 from lamdagent.loop.job_factory import EVALUATE_S, PREPARE_S
 from lamdagent.loop.run_content import tasks_tag
+from lamdagent.memory.references import recorded_inputs
 from lamdagent.objects.checksum import WeightsHash
-from lamdagent.objects.dataset import Dataset, is_made
+from lamdagent.objects.object_kinds import load_resource, section_of
+from lamdagent.objects.reference import DATASET, ObjectRef
 from lamdagent.objects.rows import load_dataset
 from lamdagent.planning.plan import make_outline
 from lamdagent.remaking.proof import difference, items_of, read_items, within_noise
 from lamdagent.remaking.rebuilt import Rebuilt
 from lamdagent.tracking import schema
-from lamdagent.tracking.datasets import rows_of
+from lamdagent.tracking.datasets import made_rows
 from lamdagent.tracking.reading import read_run, read_text
 from lamdagent.tracking.runs import RunRecord
 from lamdagent.tracking.store import RunStore
@@ -85,15 +87,14 @@ class Rebuilder:
         """The last step of a recipe done again; its inputs are made again before it where they were deleted."""
         config = self._config(record.search_run_id)
         kind = _action_type(config, step["action"])
-        made = {name: known for name, known in step["datasets"].items() if is_made(name)}
-        names = [name for names in step["inputs"].values() for name in names]
-        runs = dict(zip((n for n in names if n in made or n not in step["datasets"]), record.parents, strict=True))
-        data = {n: _dataset(config, n, known) for n, known in step["datasets"].items() if n not in made}
-        data |= {name: self._rows(name, known, runs[name]) for name, known in made.items()}
-        models = self._models({n: run_id for n, run_id in runs.items() if n not in made}, before)
-        folders = data | {name: folder for name, (folder, _) in models.items()}
-        objects = {slot: [folders[name] for name in names] for slot, names in step["inputs"].items()}
-        several = {slot.name for slot in kind.slots if slot.kind == "models"}
+        inputs = _inputs(record, step)
+        refs = [ref for inside in inputs.values() for ref in inside]
+        given = {other["model"]: other["source"] for other in before if other.get("source")}
+        models = {
+            r.name: self._place(read_run(self._store, r.run_id), given.get(r.name, "")) for r in refs if r.is_model
+        }
+        data = {ref: self._data(config, ref) for ref in refs if not ref.is_model}
+        paths = {s: [models[r.name][0] if r.is_model else data[r] for r in inside] for s, inside in inputs.items()}
         output = self._work / record.run_id
         output.mkdir()
         self._say(f"making {record.name} again, run {record.run_id}")
@@ -102,9 +103,9 @@ class Rebuilder:
             kind.timeout_minutes * 60,
             run_id=record.run_id,
             function=kind.function,
-            inputs={**step["hyperparameters"], **{s: o if s in several else o[0] for s, o in objects.items()}},
+            inputs={**step["hyperparameters"], **keyword_arguments(kind, paths)},
             seed=step["seed"],
-            data_fraction=1.0 if made and len(made) == len(data) else step["data_fraction"],  # as `Action.share`
+            data_fraction=share_of(refs, step["data_fraction"]),
             tasks=(),
             batch_size=1,
             output=str(output),
@@ -114,17 +115,15 @@ class Rebuilder:
         assert outcome.weights is not None
         return Made(output / schema.MODEL_FOLDER, outcome.weights)
 
-    def _models(self, runs: Mapping[str, str], before: Sequence[Step]) -> dict[str, Place]:
-        """The input models by name, of which `runs` has the run ids."""
-        given = {other["model"]: other["source"] for other in before if other.get("source")}
-        return {name: self._place(read_run(self._store, run_id), given.get(name, "")) for name, run_id in runs.items()}
+    def _data(self, config: Config, ref: ObjectRef) -> str:
+        """The file or folder of an input that is no model."""
+        return self._rows(ref) if ref.run_id else _declared(config, ref)
 
-    def _rows(self, name: str, fingerprint: str, run_id: str) -> str:
+    def _rows(self, ref: ObjectRef) -> str:
         """The file of rows that an action made; another experiment's, where its run only stands for that one."""
-        record = read_run(self._store, run_id)
-        home = json.loads(record.tags.get(schema.DATASET) or "{}").get("run_id") or run_id
-        path = f"runs:/{home}/{schema.DATASET_FOLDER}"
-        return str(rows_of(self._store, Dataset(name, "sft", "", fingerprint, 1, path, run_id=run_id)))
+        record = read_run(self._store, ref.run_id)
+        home = json.loads(record.tags.get(schema.DATASET) or "{}").get("run_id") or ref.run_id
+        return str(made_rows(self._store, ref, f"runs:/{home}/{schema.DATASET_FOLDER}"))
 
     def _place(self, record: RunRecord, given: str) -> Place:
         """Where a parent's weights are, or are now; `given`: where they were if others had made them."""
@@ -208,14 +207,25 @@ def _action_type(config: Config, name: str) -> ActionType:
     return make_outline(alone).types[0]
 
 
-def _dataset(config: Config, name: str, fingerprint: str) -> str:
-    """The file of the dataset's rows, which must be what they were."""
-    if name not in config.datasets:
-        raise UserError(f"rebuild: the settings of the run's search have no dataset {name!r}")
-    found = load_dataset(name, config.datasets[name])
-    if found.fingerprint != fingerprint:
+def _inputs(record: RunRecord, step: Step) -> Mapping[str, tuple[ObjectRef, ...]]:
+    """The inputs of the run with the fingerprints that its recipe has, where the run does not say them."""
+    known = {**step["datasets"], **step.get("resources", {})}
+    return {
+        slot: tuple(replace(ref, fingerprint=ref.fingerprint or known.get(ref.name, "")) for ref in refs)
+        for slot, refs in recorded_inputs(record).items()
+    }
+
+
+def _declared(config: Config, ref: ObjectRef) -> str:
+    """The local path of a dataset or resource that the user declared, which must be what it was."""
+    section = section_of(ref.kind)
+    settings = getattr(config, section).get(ref.name)
+    if settings is None:
+        raise UserError(f"rebuild: the settings of the run's search have no {ref.kind} {ref.name!r}")
+    found = load_dataset(ref.name, settings) if ref.kind == DATASET else load_resource(ref.name, settings)
+    if found.fingerprint != ref.fingerprint:
         raise UserError(
-            f"rebuild: the dataset {name} has changed since the run: its rows have the fingerprint "
-            f"{found.fingerprint}, wanted {fingerprint}. Bring back what {config.datasets[name].source or name} held."
+            f"rebuild: the {ref.kind} {ref.name} has changed since the run: its content has the fingerprint "
+            f"{found.fingerprint}, wanted {ref.fingerprint}. Bring back what {settings.source or ref.name} held."
         )
     return found.path

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lamdagent.evaluation.gain import difference
 from lamdagent.evaluation.task import Task
-from lamdagent.memory.lineage import figure
+from lamdagent.memory.lineage import format_score
 from lamdagent.memory.trial import Trial
 
 TITLE = "Best first; +- is one standard error, [] a 95 % interval of the gain over the base (~ not item by item)"
@@ -19,9 +19,9 @@ def heads(tasks: Sequence[Task]) -> list[str]:
 
 def cells(place: int, trial: Trial, tasks: Sequence[Task], base: Trial | None) -> list[str]:
     """One row; `place` counts from 1, `base` is the model that gains are over."""
-    row = [str(place), trial.model.name if trial.model else "-", figure(trial.score)]
-    row += [_gain(trial, base), figure(trial.test_score), _test_gain(trial, base)]
-    return row + [figure(trial.test_scores.get(task.name)) for task in tasks]
+    row = [str(place), trial.model.name if trial.model else "-", format_score(trial.score)]
+    row += [_gain(trial, base), format_score(trial.test_score), _test_gain(trial, base)]
+    return row + [format_score(trial.test_scores.get(task.name)) for task in tasks]
 
 
 def table(trials: Sequence[Trial], tasks: Sequence[Task], base: Trial | None) -> list[list[str]]:
@@ -31,7 +31,7 @@ def table(trials: Sequence[Trial], tasks: Sequence[Task], base: Trial | None) ->
 
 def tested(trial: Trial) -> str:
     """The test scores as one line."""
-    return ", ".join(f"{name} {figure(score)}" for name, score in trial.test_scores.items())
+    return ", ".join(f"{name} {format_score(score)}" for name, score in trial.test_scores.items())
 
 
 def metrics_of(trial: Trial) -> dict[str, float]:

@@ -14,7 +14,7 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 
-from lamdagent.report.data import Document
+from lamdagent.report.document import Document
 
 
 def page(document: Document, links: str = "") -> str:

@@ -16,5 +16,5 @@ def pipelines_for_rung(history: History, plan: Plan, fraction: float) -> Replay:
         own = trial.action is not None and trial.policy != POLICY
         if own and len(best) < plan.config.ladder.keep:
             actions = [step.action for step in Replay((trial,), history).sources if step.action]
-            best += [trial] * all(a.type in types and all(d.path for d in a.datasets) for a in actions)
+            best += [trial] * all(a.type in types and not a.missing for a in actions)
     return Replay(tuple(best), history, ReplayOverrides(fraction=fraction))

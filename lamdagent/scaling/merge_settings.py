@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lamdagent.config import conf_folder
 from lamdagent.errors import UserError
+from lamdagent.memory.references import recorded_inputs
 from lamdagent.memory.trial import Trial
-from lamdagent.objects.dataset import is_made
+from lamdagent.objects.object_kinds import section_of
 from lamdagent.scaling.pipeline_records import PipelineRecords
 from lamdagent.tracking import schema
 from lamdagent.tracking.runs import RunRecord
@@ -31,7 +32,7 @@ def merge_settings(past: PipelineRecords) -> Settings:
     """
     actions = [record for record in past.records if record.kind == "action"]
     settings = deepcopy(dict(past.settings[actions[0].search_run_id]))
-    found: dict[str, Settings] = {"actions": {}, "datasets": {}}
+    found: dict[str, Settings] = {"actions": {}, "datasets": {}, "resources": {}}
     for record in actions:
         for section, name in _named(record):
             given = (past.settings[record.search_run_id].get(section) or {}).get(name)
@@ -82,8 +83,8 @@ def put_bases(
 def _named(record: RunRecord) -> Iterator[tuple[str, str]]:
     """Section and key of every entry of the settings that a step uses."""
     yield "actions", record.tags.get(schema.ACTION, "")
-    for names in json.loads(record.tags.get(schema.SLOTS) or "{}").values():
-        yield from (("datasets", name) for name in names if not (name.startswith("model-") or is_made(name)))
+    refs = (ref for inside in recorded_inputs(record).values() for ref in inside)
+    yield from ((section_of(ref.kind), ref.name) for ref in refs if not (ref.is_model or ref.run_id))
 
 
 def _agree(path: str, known: Settings, given: Settings) -> None:

@@ -1,4 +1,4 @@
-"""How far the ranking of pipelines at one scale holds at another: the scaling analysis of the paper (section 5)."""
+"""The agreement of the rankings of pipelines at two scales: the scaling analysis of the paper (section 5)."""
 
 import math
 from collections.abc import Sequence

@@ -10,15 +10,15 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
-from lamdagent.actions.action import Action, ActionType, Scalar
+from lamdagent.actions.action import Action, ActionType, Object, Scalar
 from lamdagent.enumeration.fingerprint import canonical, fingerprint_of
-from lamdagent.memory.lineage import past
+from lamdagent.memory.lineage import ancestors
 from lamdagent.memory.trial import MOST_LOST, RETRYABLE, History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
 
 State = Literal["made", "running", "failed", "due", "waits"]
-"""How far a step is. `due`: it can start now. `waits`: an input is not made yet, or never will be."""
+"""The state of a step. `due`: it can start now. `waits`: an input is not made yet, or never will be."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def steps(
 
 def _line(last: Trial, history: History) -> Iterator[tuple[Model, Trial | None]]:
     """Every model that the pipeline makes or starts from with its trial, inputs before their uses."""
-    yield from past(last, history).items()
+    yield from ancestors(last, history).items()
     assert last.model is not None
     yield last.model, last
 
@@ -158,7 +158,7 @@ def _step(
 ) -> Step | Action:
     """The action at the new scale, or the step where there can be none (yet)."""
     kind = next((one for one in types if one.name == action.type), None)
-    if kind is None or not all(dataset.path for dataset in action.datasets):
+    if kind is None or action.missing:
         return Step(source, None, "failed", why=f"{action.describe()} is of an action or data that is not configured")
     missing = [thing for thing in action.made if thing.fingerprint not in models]
     if gone := [thing.name for thing in missing if isinstance(thing, Model) and thing.initial]:
@@ -211,18 +211,20 @@ def rebind(
         fraction: The new share of the data.
         settings: Hyperparameters with a new value.
     """
-    named: dict[str, Any] = {model.name: models[model.fingerprint] for model in action.models}
-    named |= {dataset.name: models.get(dataset.fingerprint, dataset) for dataset in action.datasets}
-    objects = {slot: [named[name] for name in names] for slot, names in action.slots.items()}
+    objects = {slot: [_now(thing, models) for thing in things] for slot, things in action.objects.items()}
     ordered, values = canonical(kind, objects, {**action.hyperparameters, **(settings or {})})
     return replace(
         action,
         models=tuple(o for slot in kind.slots for o in ordered[slot.name] if isinstance(o, Model)),
         datasets=tuple(o for slot in kind.slots for o in ordered[slot.name] if isinstance(o, Dataset)),
         hyperparameters=values,
-        slots={name: tuple(o.name for o in chosen) for name, chosen in ordered.items()},
+        inputs={name: tuple(o.ref for o in chosen) for name, chosen in ordered.items()},
         fingerprint=fingerprint_of(kind, ordered, values, seed, fraction),
         seed=seed,
         data_fraction=fraction,
         processes=kind.processes,
     )
+
+
+def _now(thing: Object, models: Mapping[str, Model | Dataset]) -> Object:
+    return models[thing.fingerprint] if isinstance(thing, Model) else models.get(thing.fingerprint, thing)

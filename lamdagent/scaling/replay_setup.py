@@ -1,4 +1,4 @@
-"""From runs of the store and a command line to the plan of a replay: the earlier settings with the new values."""
+"""The setup of a replay, from runs of the store and a command line: the earlier settings with the new values."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -22,7 +22,7 @@ from lamdagent.scaling.replay_plan import Replay, ReplayOverrides, rebind
 
 FREE = ("search", "budget", "champion", "retention", "evaluation", "tasks", "data_fraction")
 """Sections that the command line may change."""
-USED = ("models", "datasets", "actions")
+USED = ("models", "datasets", "resources", "actions")
 """Sections of which it may change the entries that the pipelines use."""
 ELSEWHERE = ("experiment", "model", "base", "tracking", "execution", "transfer", "dry_run")
 """Sections that say which pipelines are made, on which model, where and how."""
@@ -68,7 +68,7 @@ def make_replay_setup(
     before = deepcopy(settings["actions"])
     composed = _overlaid(settings, node, said)
     plan = make_plan(read(composed))
-    history = build_history(past.records, types, plan.datasets, plan.tasks)
+    history = build_history(past.records, types, plan.datasets, plan.tasks, resources=plan.resources)
     new = ReplayOverrides(
         seed=plan.config.search.seed if "search.seed" in said else None,
         fraction=plan.config.data_fraction if "data_fraction" in said else None,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from lamdagent.actions.action import Action, ActionType
 from lamdagent.enumeration.space import ActionSpace
-from lamdagent.memory.trial import RETRYABLE, History, Trial
+from lamdagent.memory.trial import RETRYABLE, ActionTrial, History, has_action
 from lamdagent.objects.model import Model
 from lamdagent.selection.policy import Turn
 
@@ -46,23 +46,24 @@ def _drawn(space: ActionSpace, action_type: ActionType, most: int, rng: random.R
 def _best(turn: Turn) -> list[Model]:
     """The best models that are inputs, and the initial ones."""
     inputs = {model.fingerprint: model for model in turn.space.models}
-    scored = (inputs.get(trial.model.fingerprint) for trial in turn.history.scored if trial.model)
+    scored = (inputs.get(trial.model.fingerprint) for trial in turn.history.scored)
     best = {model.fingerprint: model for model, _ in zip(filter(None, scored), range(NEAR), strict=False)}
     return list({**best, **{model.fingerprint: model for model in turn.space.models if model.initial}}.values())
 
 
-def telling(history: History, most: int = TELLING) -> list[Trial]:
+def training_trials(history: History, most: int = TELLING) -> list[ActionTrial]:
     """Ended actions to learn from, others' first: all, or the best and the latest of `most`; ours have precedence.
 
     A failure of the surroundings, such as a lost worker, teaches nothing of the action; a lack of memory does.
     """
-    own = _most_telling(history.actions, history.scored, most)
-    best = sorted((t for t in history.foreign if t.score), key=lambda t: (-t.score.value, t.started))  # type: ignore[union-attr]
-    others = _most_telling(history.foreign, best, most - len(own))
+    own = _working_set(history.actions, history.pipelines, most)
+    foreign = history.experience[: len(history.experience) - len(history.actions)]
+    best = [trial for trial in history.external_scored if has_action(trial)]
+    others = _working_set(foreign, best, most - len(own))
     return [*others, *own]
 
 
-def _most_telling(trials: Sequence[Trial], scored: Sequence[Trial], most: int) -> list[Trial]:
+def _working_set(trials: Sequence[ActionTrial], scored: Sequence[ActionTrial], most: int) -> list[ActionTrial]:
     """Oldest first; `trials` are, too, and may be many thousands. `scored`: the best first."""
     latest = list(itertools.islice(_teaching(reversed(trials)), most + 1))
     if len(latest) <= most:
@@ -72,5 +73,5 @@ def _most_telling(trials: Sequence[Trial], scored: Sequence[Trial], most: int) -
     return sorted(kept.values(), key=lambda t: (t.started, t.run_id))
 
 
-def _teaching(trials: Iterable[Trial]) -> Iterator[Trial]:
-    return (t for t in trials if t.action and t.action.models and t.status != "running" and t.failure not in RETRYABLE)
+def _teaching(trials: Iterable[ActionTrial]) -> Iterator[ActionTrial]:
+    return (t for t in trials if t.action.models and t.status != "running" and t.failure not in RETRYABLE)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from lamdagent.actions.action import Action, Scalar
-from lamdagent.memory.trial import History, Trial
+from lamdagent.memory.trial import ActionTrial, History
 from lamdagent.objects.model import Model
 
 Features = dict[str, float]
@@ -25,9 +25,8 @@ class Featurizer:
         base = history.base_score()
         self._unknown = base.value if base else 0.0
 
-    def of_trial(self, trial: Trial) -> Features:
+    def of_trial(self, trial: ActionTrial) -> Features:
         """Features of the action of `trial`, and whose it was: others' figures lie a little apart from ours."""
-        assert trial.action is not None
         return self(trial.action) | ({f"source={trial.source}": 1.0} if trial.source else {})
 
     def parent_score(self, action: Action) -> float:
@@ -84,8 +83,8 @@ class Featurizer:
 
 def _data(key: str, action: Action) -> Features:
     """Which data; of what an action made, also that it is such, since nothing else is known of a new one."""
-    made = {f"{key} made": 1.0 for dataset in action.datasets if dataset.run_id}
-    return {f"{key}={dataset.name}": 1.0 for dataset in action.datasets} | made
+    made = {f"{key} made": 1.0 for ref in action.data if ref.run_id}
+    return {f"{key}={ref.name}": 1.0 for ref in action.data} | made
 
 
 def _scaled(key: str, value: Scalar) -> Features:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from lamdagent.errors import IllegalAction, LLMUnavailable
-from lamdagent.llm.conversation import Question, Talk
+from lamdagent.llm.conversation import Conversation, Query
 from lamdagent.llm.templates import LLMSettings
 from lamdagent.llm.types import LLM
 from lamdagent.selection import parsing, prompts, schemas
@@ -20,7 +20,7 @@ from lamdagent.text import one_line
 SHORTLIST = 5
 """Most actions on the shortlist."""
 WORTH = 0.5
-"""Least share of the first one's merit that an action on the shortlist has."""
+"""Least share of the first one's acquisition that an action on the shortlist has."""
 
 
 class HybridPolicy:
@@ -39,18 +39,24 @@ class HybridPolicy:
         listed = shortlist(ranking)
         if not listed:
             return None
-        talk = Talk(self.client, self.settings.corrections, offered=[p.describe() for p in listed])
+        conversation = Conversation(self.client, self.settings.corrections, offered=[p.describe() for p in listed])
         try:
-            number, reason = self._pick(turn, listed, talk)
+            number, reason = self._pick(turn, listed, conversation)
             if number == 0:
-                return self._overrule(turn, listed, talk, reason)
+                return self._overrule(turn, listed, conversation, reason)
         except (LLMUnavailable, IllegalAction) as fault:
-            return fall_back(self.surrogate(turn), talk, str(fault))
+            return fall_back(self.surrogate(turn), conversation, str(fault))
         picked = listed[number - 1]
         reason = f"{reason or 'no reason given'} [{_figures(picked)}, number {number} of {len(listed)}]"
-        return Decision(picked.action, "hybrid", reason, **talk.record(), details={"rank": number, "llm": talk.calls})
+        return Decision(
+            picked.action,
+            "hybrid",
+            reason,
+            **conversation.record(),
+            details={"rank": number, "llm": conversation.calls},
+        )
 
-    def _pick(self, turn: Turn, listed: Sequence[Prediction], talk: Talk) -> tuple[int, str]:
+    def _pick(self, turn: Turn, listed: Sequence[Prediction], conversation: Conversation) -> tuple[int, str]:
         def read(text: str) -> tuple[int, str]:
             fields = parsing.fields_of(text)
             value = next((fields[key] for key in ("choice", "number", "action") if fields.get(key) is not None), None)
@@ -65,29 +71,35 @@ class HybridPolicy:
             lambda s: prompts.shortlist_messages(turn, lines, s), self.settings, self.client.count
         )
         offered = f"The numbers are 1 to {len(listed)}, or 0 for none of these."
-        return talk.ask(
-            Question("shortlist", messages, schemas.choice_schema(len(listed)), offered, schemas.CHOICE_FORM), read
+        return conversation.ask(
+            Query("shortlist", messages, schemas.choice_schema(len(listed)), offered, schemas.CHOICE_FORM), read
         )
 
-    def _overrule(self, turn: Turn, listed: Sequence[Prediction], talk: Talk, reason: str) -> Decision:
+    def _overrule(self, turn: Turn, listed: Sequence[Prediction], conversation: Conversation, reason: str) -> Decision:
         """The LLM's own action, unless the surrogate is sure that it is worse than everything on the list."""
-        action, why = self._free.choose(turn, talk)
+        action, why = self._free.choose(turn, conversation)
         own = predict(turn, [action])[0]
-        if _hope(own) >= min(map(_hope, listed)):
+        if _ucb(own) >= min(map(_ucb, listed)):
             text = f"{why or reason or 'no reason given'} [overruled the shortlist; {_figures(own)}]"
-            return Decision(action, "hybrid", text, **talk.record(), details={"rank": 0, "llm": talk.calls})
+            return Decision(
+                action, "hybrid", text, **conversation.record(), details={"rank": 0, "llm": conversation.calls}
+            )
         first = listed[0]
         note = f"the LLM wanted {one_line(action.describe(), 300)}, but the surrogate is sure that it is worse"
-        decision = Decision(first.action, "hybrid", f"{_figures(first)} [{note}: {_figures(own)}]", **talk.record())
-        return dataclasses.replace(decision, details={"rank": 1, "vetoed": action.describe(), "llm": talk.calls})
+        decision = Decision(
+            first.action, "hybrid", f"{_figures(first)} [{note}: {_figures(own)}]", **conversation.record()
+        )
+        return dataclasses.replace(
+            decision, details={"rank": 1, "vetoed": action.describe(), "llm": conversation.calls}
+        )
 
 
 def shortlist(ranking: Sequence[Prediction]) -> list[Prediction]:
     """The first few of a ranking, as long as they are nearly as promising as the first."""
-    return [p for p in ranking[:SHORTLIST] if p.merit >= WORTH * ranking[0].merit]
+    return [p for p in ranking[:SHORTLIST] if p.acquisition >= WORTH * ranking[0].acquisition]
 
 
-def _hope(prediction: Prediction) -> float:
+def _ucb(prediction: Prediction) -> float:
     """A score that the action may well reach."""
     return (1 - prediction.failure) * (prediction.mean + prediction.std)
 

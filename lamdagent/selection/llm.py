@@ -6,7 +6,7 @@ from typing import Any
 
 from lamdagent.actions.action import Action, ActionType, Scalar, Slot
 from lamdagent.errors import IllegalAction, LLMUnavailable
-from lamdagent.llm.conversation import Question, Talk
+from lamdagent.llm.conversation import Conversation, Query
 from lamdagent.llm.templates import LLMSettings
 from lamdagent.llm.types import LLM
 from lamdagent.selection import parsing, prompts, schemas
@@ -28,27 +28,27 @@ class LLMPolicy:
         types = turn.space.available()
         if not types:
             return None
-        talk = Talk(self.client, self.settings.corrections)
+        conversation = Conversation(self.client, self.settings.corrections)
         try:
-            action, reason = self.choose(turn, talk)
+            action, reason = self.choose(turn, conversation)
         except (LLMUnavailable, IllegalAction) as fault:
-            return fall_back(self.fallback(turn), talk, str(fault))
-        return Decision(action, "llm", reason, **talk.record(), details={"llm": talk.calls})
+            return fall_back(self.fallback(turn), conversation, str(fault))
+        return Decision(action, "llm", reason, **conversation.record(), details={"llm": conversation.calls})
 
-    def choose(self, turn: Turn, talk: Talk) -> tuple[Action, str]:
+    def choose(self, turn: Turn, conversation: Conversation) -> tuple[Action, str]:
         """The two questions: an action and its reason.
 
         Raises:
             IllegalAction: an answer stays unusable.
             LLMUnavailable: there is no answer.
         """
-        action_type, why = self._type(turn, turn.space.available(), talk)
-        action, reason = self._objects(turn, action_type, talk)
+        action_type, why = self._type(turn, turn.space.available(), conversation)
+        action, reason = self._objects(turn, action_type, conversation)
         return action, reason or why
 
-    def _type(self, turn: Turn, types: Sequence[ActionType], talk: Talk) -> tuple[ActionType, str]:
+    def _type(self, turn: Turn, types: Sequence[ActionType], conversation: Conversation) -> tuple[ActionType, str]:
         names = [t.name for t in types]
-        talk.offered += [f"type: {name}" for name in names]
+        conversation.offered += [f"type: {name}" for name in names]
 
         def read(text: str) -> tuple[ActionType, str]:
             fields = parsing.fields_of(text)
@@ -61,16 +61,20 @@ class LLMPolicy:
 
         messages, _ = prompts.fitted(lambda s: prompts.type_messages(turn, s), self.settings, self.client.count)
         offered = "The types are: " + ", ".join(f"{i}. {one_line(name)}" for i, name in enumerate(names, 1))
-        return talk.ask(Question("type", messages, schemas.type_schema(len(names)), offered, schemas.TYPE_FORM), read)
+        return conversation.ask(
+            Query("type", messages, schemas.type_schema(len(names)), offered, schemas.TYPE_FORM), read
+        )
 
-    def _objects(self, turn: Turn, action_type: ActionType, talk: Talk) -> tuple[Action, str]:
+    def _objects(self, turn: Turn, action_type: ActionType, conversation: Conversation) -> tuple[Action, str]:
         options = turn.space.options(action_type)
         messages, settings = prompts.fitted(
             lambda s: prompts.object_messages(turn, action_type, s), self.settings, self.client.count
         )
         lists = {s.name: _numbered(options[s.name], turn, settings) for s in action_type.slots}
         counts = {name: min(len(things), settings.max_options) for name, things in lists.items()}
-        talk.offered += [f"{slot}: {thing.name}" for slot, things in lists.items() for thing in things[: counts[slot]]]
+        conversation.offered += [
+            f"{slot}: {thing.name}" for slot, things in lists.items() for thing in things[: counts[slot]]
+        ]
 
         def read(text: str) -> tuple[Action, str]:
             fields = parsing.fields_of(text)
@@ -82,10 +86,10 @@ class LLMPolicy:
 
         schema = schemas.object_schema(action_type, counts)
         offered = "The numbered lists and values above are all that there is to choose from."
-        return talk.ask(Question("objects", messages, schema, offered, schemas.object_form(action_type)), read)
+        return conversation.ask(Query("objects", messages, schema, offered, schemas.object_form(action_type)), read)
 
 
-def fall_back(decision: Decision | None, talk: Talk, fault: str) -> Decision | None:
+def fall_back(decision: Decision | None, conversation: Conversation, fault: str) -> Decision | None:
     """`decision` of a policy without an LLM, with why it had to step in and what was said before."""
     if decision is None:
         return None
@@ -93,8 +97,8 @@ def fall_back(decision: Decision | None, talk: Talk, fault: str) -> Decision | N
     return dataclasses.replace(
         decision,
         reason=f"{decision.reason} [fallback: {note}]",
-        details={**decision.details, "llm": talk.calls, "fallback": note},
-        **talk.record(decision.offered),
+        details={**decision.details, "llm": conversation.calls, "fallback": note},
+        **conversation.record(decision.offered),
     )
 
 

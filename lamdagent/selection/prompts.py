@@ -4,17 +4,16 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
 
-from lamdagent.actions.action import Action, ActionType, Slot
+from lamdagent.actions.action import Action, ActionType, Object, Slot
 from lamdagent.llm.templates import LLMSettings, chat, goal_part, prompt
 from lamdagent.llm.types import Message
 from lamdagent.memory.trial import History
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
+from lamdagent.objects.object_kinds import noun_of
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.schemas import object_form, open_grid
 from lamdagent.text import as_data, one_line, quoted
-
-Thing = Model | Dataset
 
 
 def type_messages(turn: Turn, settings: LLMSettings) -> list[Message]:
@@ -63,7 +62,7 @@ def fitted(
         )
 
 
-def shown(options: Sequence[Thing], history: History, limit: int) -> list[Thing]:
+def shown(options: Sequence[Object], history: History, limit: int) -> list[Object]:
     """At most `limit` of `options`, best score first, then models by newest and datasets as declared.
 
     A quarter of the places is kept for what a ranking by score would push out: initial models, untried datasets.
@@ -83,14 +82,10 @@ def shown(options: Sequence[Thing], history: History, limit: int) -> list[Thing]
 def _ranking(history: History) -> dict[str, float]:
     """Fingerprint of a model -> its score; of a dataset -> the best score of what was trained on it."""
     rank: dict[str, float] = {}
-    scored = [*history.scored, *(t for t in history.foreign if t.score)]
-    for trial in sorted(scored, key=lambda t: -t.score.value if t.score else 0.0):  # the first mention is the best
-        things: list[Thing] = [
-            *((trial.model,) if trial.model else ()),
-            *(trial.action.datasets if trial.action else ()),
-        ]
-        for thing in things:
-            rank.setdefault(thing.fingerprint, trial.score.value if trial.score else 0.0)
+    for trial in sorted((*history.scored, *history.external_scored), key=lambda t: -t.score.value):
+        inputs = trial.action.data if trial.action else ()
+        for fingerprint in [trial.model.fingerprint, *(ref.fingerprint for ref in inputs)]:
+            rank.setdefault(fingerprint, trial.score.value)  # the first mention is the best
     return rank
 
 
@@ -101,7 +96,7 @@ def _type_line(turn: Turn, action_type: ActionType, settings: LLMSettings) -> st
 
 
 def _wanted(slot: Slot) -> str:
-    noun = {"model": "model", "models": "models"}.get(slot.kind, f"{slot.kind} dataset")
+    noun = noun_of(slot.kind)
     role = "" if slot.role == "any" else f"{slot.role} "
     many = (
         ""
@@ -110,27 +105,28 @@ def _wanted(slot: Slot) -> str:
         if slot.maximum > slot.minimum
         else f"{slot.minimum} "
     )
-    other = f" other than {slot.unlike}, with the same vocabulary" if slot.unlike else ""
+    other = f" other than {slot.distinct_from}, with the same vocabulary" if slot.distinct_from else ""
     columns = f" with {', '.join(slot.columns)}" if slot.columns else ""
     return f"{many or 'one '}{role}{noun}{other}{columns}"
 
 
-def _slot_part(slot: Slot, options: Sequence[Thing], turn: Turn, settings: LLMSettings) -> str:
+def _slot_part(slot: Slot, options: Sequence[Object], turn: Turn, settings: LLMSettings) -> str:
     listed = shown(options, turn.history, settings.max_options)
     order = "; another order makes another model" if slot.ordered else "; their order does not matter"
-    order = f"; {slot.mirror} is the share of the first one you name" if slot.mirror else order
+    order = f"; {slot.complement} is the share of the first one you name" if slot.complement else order
     head = f"### {slot.name} (choose {_wanted(slot)}{order if slot.maximum > 1 else ''})"
     lines = [f"{i}. {_thing_line(thing, settings)}" for i, thing in enumerate(listed, 1)]
     left = len(options) - len(listed)
     return "\n".join([head, *lines] + ([f"({left} more are left out: lower or no score)"] if left else []))
 
 
-def _thing_line(thing: Thing, settings: LLMSettings) -> str:
+def _thing_line(thing: Object, settings: LLMSettings) -> str:
     """A model is a bare neutral name: what is known of it stands in the memory text, alike for initial and produced."""
     name = one_line(thing.name, settings.description_chars)
     if isinstance(thing, Model):
         return name
-    return f"{name}: {quoted(thing.description, settings.description_chars)} ({thing.rows} rows)"
+    size = f" ({thing.rows} rows)" if isinstance(thing, Dataset) else ""
+    return f"{name}: {quoted(thing.description, settings.description_chars)}{size}"
 
 
 def _messages(name: str, turn: Turn, settings: LLMSettings, **fields: str) -> list[Message]:

@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from lamdagent.actions.action import Action, ActionType
-from lamdagent.memory.trial import Trial
-from lamdagent.selection.candidates import candidates, telling
+from lamdagent.memory.trial import ActionTrial, is_scored_action
+from lamdagent.selection.candidates import candidates, training_trials
 from lamdagent.selection.features import Features, Featurizer
 from lamdagent.selection.policy import Decision, Turn
 
@@ -35,7 +35,7 @@ class Prediction:
     std: float
     failure: float
     """Chance of no score."""
-    merit: float
+    acquisition: float
     """Expected improvement over the best so far, times the chance of success."""
 
     def describe(self) -> str:
@@ -65,7 +65,7 @@ class SurrogatePolicy:
     def ranking(self, turn: Turn) -> tuple[list[Prediction], str]:
         """What it would choose from, the best first, and what sets this turn apart; empty when nothing is left."""
         types = turn.space.available()
-        used = {t.action.type for t in turn.history.experience if t.action} | {a.type for a in turn.pending}
+        used = {t.action.type for t in turn.history.experience} | {a.type for a in turn.pending}
         fresh = [t for t in types if t.name not in used]
         if fresh and turn.number % 2 == 0:
             return rank(turn, fresh[:1], self._lineages), f"first try of {fresh[0].name}; "
@@ -74,7 +74,7 @@ class SurrogatePolicy:
 
 def rank(turn: Turn, types: Sequence[ActionType], lineages: dict[str, Features] | None = None) -> list[Prediction]:
     """Candidates of `types`, the most promising first; equals keep the declared order."""
-    return sorted(predict(turn, candidates(turn, types), lineages), key=lambda p: -p.merit)
+    return sorted(predict(turn, candidates(turn, types), lineages), key=lambda p: -p.acquisition)
 
 
 def predict(turn: Turn, actions: Sequence[Action], lineages: dict[str, Features] | None = None) -> list[Prediction]:
@@ -84,30 +84,30 @@ def predict(turn: Turn, actions: Sequence[Action], lineages: dict[str, Features]
     """
     if not actions:
         return []
-    ended = telling(turn.history)
+    ended = training_trials(turn.history)
     means, stds = _scores(turn, ended, actions, Featurizer(turn.history, lineages))
     risk = _Risk(ended)
     scored = turn.history.scored
-    best = scored[0].score.value if scored and scored[0].score else 0.0
+    best = scored[0].score.value if scored else 0.0
     predictions = []
     for action, mean, std in zip(actions, means, stds, strict=True):
         failure = risk(action)
-        merit = (1 - failure) * _expected_improvement(mean, std, best)
-        predictions.append(Prediction(action, mean, std, failure, merit))
+        acquisition = (1 - failure) * _expected_improvement(mean, std, best)
+        predictions.append(Prediction(action, mean, std, failure, acquisition))
     return predictions
 
 
 def _scores(
-    turn: Turn, ended: Sequence[Trial], actions: Sequence[Action], featurize: Featurizer
+    turn: Turn, ended: Sequence[ActionTrial], actions: Sequence[Action], featurize: Featurizer
 ) -> tuple[list[float], list[float]]:
     """Means and standard deviations of the actions' scores."""
     parents = [featurize.parent_score(action) for action in actions]
-    seen = [(t, t.action, t.score) for t in ended if t.score and t.action]
+    seen = list(filter(is_scored_action, ended))
     if not seen:
         return parents, [1.0] * len(actions)
-    known = [featurize.of_trial(trial) for trial, _, _ in seen]
-    gains = [score.value - featurize.parent_score(action) for _, action, score in seen]
-    noise = [max(score.stderr, 0.01) ** 2 for _, _, score in seen]
+    known = [featurize.of_trial(trial) for trial in seen]
+    gains = [trial.score.value - featurize.parent_score(trial.action) for trial in seen]
+    noise = [max(trial.score.stderr, 0.01) ** 2 for trial in seen]
     asked = [featurize(action) for action in actions]
     if turn.pending:  # the "kriging believer" (Ginsbourger et al. 2010): a batch spreads instead of repeating itself
         waiting = [featurize(action) for action in turn.pending]
@@ -147,11 +147,11 @@ def _libraries() -> Any:
 class _Risk:
     """Chance that an action fails: the worst record among the groups that it belongs to, each drawn towards 5 %."""
 
-    def __init__(self, ended: Sequence[Trial]) -> None:
+    def __init__(self, ended: Sequence[ActionTrial]) -> None:
         self._tried: dict[Hashable, int] = defaultdict(int)
         self._failed: dict[Hashable, int] = defaultdict(int)
         for trial in ended:
-            for group in _groups(trial.action) if trial.action else ():
+            for group in _groups(trial.action):
                 self._tried[group] += 1
                 self._failed[group] += trial.status == "failed"
 
@@ -166,7 +166,7 @@ def _groups(action: Action) -> Iterator[Hashable]:
     """What may be to blame for a failure: the type, or one of its values or datasets with it."""
     yield action.type
     yield from ((action.type, key, action.hyperparameters[key]) for key in action.choices)
-    yield from ((action.type, dataset.fingerprint) for dataset in action.datasets)
+    yield from ((action.type, ref.fingerprint or ref.name) for ref in action.data)
 
 
 def _expected_improvement(mean: float, std: float, best: float) -> float:

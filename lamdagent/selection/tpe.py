@@ -11,7 +11,8 @@ from typing import Any
 
 from lamdagent.actions.action import Action, ActionType
 from lamdagent.enumeration.space import ActionSpace
-from lamdagent.selection.candidates import candidates, telling
+from lamdagent.objects.model import Model
+from lamdagent.selection.candidates import candidates, training_trials
 from lamdagent.selection.features import Featurizer
 from lamdagent.selection.policy import Decision, Turn
 
@@ -54,8 +55,8 @@ def _form(action_type: ActionType, space: ActionSpace) -> dict[str, Any]:
     form: dict[str, Any] = {}
     for slot in action_type.slots:
         name = f"{action_type.name}.{slot.name}"
-        if slot.kind not in ("model", "models"):
-            form[name] = CategoricalDistribution([d.name for d in space.datasets if d.kind == slot.kind] or [""])
+        if not slot.holds_models:
+            form[name] = CategoricalDistribution([o.name for o in space.inputs if o.kind == slot.kind] or [""])
             continue
         if slot.maximum > slot.minimum:
             form[f"{name}.count"] = IntDistribution(slot.minimum, slot.maximum)
@@ -68,11 +69,11 @@ def _form(action_type: ActionType, space: ActionSpace) -> dict[str, Any]:
 def _params(action: Action, scores: Featurizer) -> Params:
     """An action in the parameters of `_form`: input models by their scores, the best first."""
     params: Params = {"type": action.type}
-    by_name = {m.name: m for m in action.models}
-    for slot, names in action.slots.items():
-        levels = sorted((scores.score(by_name[n]) for n in names if n in by_name), reverse=True)
+    for slot, refs in action.inputs.items():
+        models = [o for o in action.objects[slot] if isinstance(o, Model)]
+        levels = sorted(map(scores.score, models), reverse=True)
         if not levels:
-            params[f"{action.type}.{slot}"] = names[0]
+            params[f"{action.type}.{slot}"] = refs[0].name
             continue
         params |= {f"{action.type}.{slot}.{place}": level for place, level in enumerate(levels)}
         params[f"{action.type}.{slot}.count"] = len(levels)
@@ -89,10 +90,10 @@ def _study(turn: Turn, forms: Mapping[str, dict[str, Any]], scores: Featurizer) 
         sampler = optuna.samplers.TPESampler(seed=seed, group=True)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     states = optuna.trial.TrialState
-    for trial in telling(turn.history, TOLD):
-        if trial.action:  # a failure counts as pruned: ranked below every score, and so avoided
-            state, value = (states.COMPLETE, trial.score.value) if trial.score else (states.PRUNED, None)
-            _tell(study, trial.action, forms, scores, state=state, value=value)
+    for trial in training_trials(turn.history, TOLD):
+        # A failure counts as pruned: ranked below every score, and so avoided.
+        state, value = (states.COMPLETE, trial.score.value) if trial.score else (states.PRUNED, None)
+        _tell(study, trial.action, forms, scores, state=state, value=value)
     for action in turn.pending:
         _tell(study, action, forms, scores, state=states.RUNNING)
     return study

@@ -53,11 +53,25 @@ class DatasetConfig(Section):
 
 
 @dataclass(frozen=True)
+class ResourceConfig(Section):
+    """An object that is neither model nor dataset, such as a reward model: actions get its path."""
+
+    kind: str = ""
+    """`module:NAME` of its kind, see docs/extending.md."""
+    description: str = ""
+    """One line that the agent reads."""
+    source: str = ""
+    """A local file or folder."""
+    license: str = ""
+    """As declared by its authors."""
+
+
+@dataclass(frozen=True)
 class SlotConfig(Section):
     """One typed place of an action."""
 
     kind: str = "model"
-    """model, models, or a kind of data: sft, preference, prompts, or module:NAME of your own."""
+    """model, models, a kind of data (sft, preference, prompts), or module:NAME of a kind of data or object of yours."""
     minimum: AtLeast1 | None = None
     """Fewest objects; default 1, for models 2."""
     maximum: AtLeast1 | None = None

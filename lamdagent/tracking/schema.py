@@ -5,6 +5,8 @@ Params are the action's objects and hyperparameters under plain names (`Action.p
 
 SCHEMA = "1"
 """Value of the tag `SCHEMA_TAG`; another value is not read."""
+MAX_TAG = 8000
+"""Characters that every store of MLflow keeps of a tag."""
 
 # Tags of every run -----------------------------------------------------------------------------------------------
 SCHEMA_TAG = "lamdagent.schema"
@@ -52,6 +54,9 @@ PARENTS = "lamdagent.parents"
 """JSON list of the run ids of all inputs that runs made, models and datasets, in slot order; `[]` on base runs."""
 SLOTS = "lamdagent.slots"
 """JSON object, slot name -> names of the objects in it."""
+INPUTS = "lamdagent.inputs"
+"""JSON object, slot name -> list of `ObjectRef`: kind, name, run_id and fingerprint of every object in it. Absent where
+it would be longer than a tag can be, and on runs of older versions."""
 POLICY = "lamdagent.policy"
 """Which policy decided."""
 REASON = "lamdagent.reason"

@@ -37,7 +37,7 @@ class DiskManager:
         That is its new weights, those of the search's running actions, and inputs that have to be fetched.
         """
         running = [t.action for t in history.actions if t.status == "running" and t.search_run_id == search_run_id]
-        new = sum(max(map(_bytes, a.models)) for a in (action, *running) if a and a.models)
+        new = sum(max(map(_bytes, a.models)) for a in (action, *running) if a.models)
         needs = [Need(self._workplace, new, "new weights")]
         needs += [Need(cache_folder(), m.bytes, f"fetching {m.name}") for m in action.models if self._is_away(m)]
         if problem := shortage(needs):

@@ -14,7 +14,7 @@ from typing import Any
 from lamdagent.errors import UserError
 from lamdagent.files import build_once, cache_folder, write_atomic
 from lamdagent.objects.adapters import is_adapter, names, with_adapter
-from lamdagent.objects.compatibility import frame_of
+from lamdagent.objects.compatibility import signature_of
 from lamdagent.objects.sources import (
     WHEELS,
     Spec,
@@ -48,7 +48,7 @@ class Prepared:
     vocabulary: int
     """Rows of the embedding."""
     frame: str
-    """`fit.Frame.digest`: equal for models that can be merged."""
+    """`compatibility.MergeSignature.digest`: equal for models that can be merged."""
     license: str
     """As given, else as the model's card says; empty when unknown."""
     revision: str | None = None
@@ -217,7 +217,7 @@ def _digest(files: Iterable[Path]) -> str:
 
 def _frame(folder: Path) -> str:
     try:
-        return frame_of(folder).digest
+        return signature_of(folder).digest
     except ValueError as error:
         raise UserError(f"{folder}: {error}; save the model again") from error
 

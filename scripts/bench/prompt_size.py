@@ -31,7 +31,7 @@ DATASETS = tuple(Dataset(f"data{i}", "sft", f"Rows of kind {i}.", f"d{i}", 1000,
 TYPES = (
     ActionType("sft", "Fine-tunes.", "m:f", (Slot("model", "model"), Slot("data", "sft")), {"lr": (1e-5, 1e-4, 1e-3)}),
     ActionType(
-        "merge", "Averages.", "m:f", (Slot("models", "models", 2, 2, mirror="weight"),), {"weight": (0.3, 0.5, 0.7)}
+        "merge", "Averages.", "m:f", (Slot("models", "models", 2, 2, complement="weight"),), {"weight": (0.3, 0.5, 0.7)}
     ),
 )
 

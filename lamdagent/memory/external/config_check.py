@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from lamdagent.config import MAPPINGS, Config, SourceConfig
 from lamdagent.errors import UserError
 from lamdagent.functions import check_call, load_function
-from lamdagent.memory.external.parse import is_place
+from lamdagent.memory.external.context import is_field_path
 
 
 def source_faults(config: Config) -> Iterator[str]:
@@ -33,9 +33,9 @@ def _mapping(path: str, mapping: str) -> Iterator[str]:
 
 
 def _translations(path: str, source: SourceConfig, config: Config) -> Iterator[str]:
-    if source.action and not is_place(source.action):
+    if source.action and not is_field_path(source.action):
         yield from _unknown(f"{path}.action", {"": source.action}, config.actions)
-    if source.dataset and not is_place(source.dataset):
+    if source.dataset and not is_field_path(source.dataset):
         yield from _unknown(f"{path}.dataset", {"": source.dataset}, config.datasets)
     yield from _unknown(f"{path}.actions", source.actions, config.actions)
     yield from _unknown(f"{path}.model_names", source.model_names, config.models)
@@ -62,11 +62,11 @@ def _scores(path: str, source: SourceConfig, config: Config) -> Iterator[str]:
 
 
 def _places(path: str, source: SourceConfig) -> Iterator[str]:
-    if source.model and not is_place(source.model):
+    if source.model and not is_field_path(source.model):
         yield f"{path}.model: got {source.model!r}, wanted params.<name> or tags.<name>"
     for key, text in source.hyperparameters.items():
-        if not all(is_place(part.strip()) for part in text.split("*")):
+        if not all(is_field_path(part.strip()) for part in text.split("*")):
             yield f"{path}.hyperparameters.{key}: got {text!r}, wanted params.<name> or tags.<name>, several with *"
     for text in source.weights:
-        if text != "logged_model" and not text.startswith("artifacts/") and not is_place(text):
+        if text != "logged_model" and not text.startswith("artifacts/") and not is_field_path(text):
             yield f"{path}.weights: got {text!r}, wanted logged_model, artifacts/<path>, params.<name> or tags.<name>"

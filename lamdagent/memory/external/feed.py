@@ -5,7 +5,8 @@ from typing import Any
 
 from lamdagent.config import SourceConfig
 from lamdagent.errors import ConfigError, UserError
-from lamdagent.memory.external.parse import Ours, Reading, is_place, place, understand
+from lamdagent.memory.external.context import ParsedRun, SearchContext, is_field_path, value_at
+from lamdagent.memory.external.parse import parse_runs
 from lamdagent.memory.trial import Trial
 from lamdagent.text import one_line
 from lamdagent.tracking.external import LoggedModel, StoreReader
@@ -34,7 +35,7 @@ class Sources:
         self._feeds = {name: _Feed(reader, name, source, own_experiment, faults) for name, source in given.items()}
         if faults:
             raise ConfigError(faults)
-        self._readings: tuple[Any, dict[str, list[Reading]]] = (None, {})
+        self._readings: tuple[Any, dict[str, list[ParsedRun]]] = (None, {})
         self._changed = True
 
     def refresh(self) -> list[str]:
@@ -47,7 +48,7 @@ class Sources:
                 warnings.append(f"memory.sources.{name} cannot be read now: {one_line(error, 200)}")
         return warnings
 
-    def readings(self, ours: Ours) -> dict[str, list[Reading]]:
+    def readings(self, ours: SearchContext) -> dict[str, list[ParsedRun]]:
         """What became of every run known by the last refresh, by source; done anew only when something changed."""
         key = (tuple(ours.models.items()), tuple(ours.base_scores.items()))
         if self._changed or key != self._readings[0]:
@@ -55,7 +56,7 @@ class Sources:
             self._changed = False
         return self._readings[1]
 
-    def trials(self, ours: Ours) -> tuple[Trial, ...]:
+    def trials(self, ours: SearchContext) -> tuple[Trial, ...]:
         """All foreign trials, oldest first."""
         found = [r.trial for readings in self.readings(ours).values() for r in readings if r.trial]
         return tuple(sorted(found, key=lambda t: (t.started, t.run_id)))
@@ -96,11 +97,11 @@ class _Feed:
         started, ended = (self._keep(self._pages(attribute, NEWEST)) for attribute in ("start_time", "end_time"))
         return logged or started or ended
 
-    def readings(self, ours: Ours) -> list[Reading]:
+    def readings(self, ours: SearchContext) -> list[ParsedRun]:
         newest = sorted(self._records.values(), key=lambda r: (-r.start_ms, r.run_id))[: self._source.runs]
-        first = understand(self._name, self._source, newest, ours, {})
+        first = parse_runs(self._name, self._source, newest, ours, {})
         self._look(newest, first)
-        return understand(self._name, self._source, newest, ours, self._weights)
+        return parse_runs(self._name, self._source, newest, ours, self._weights)
 
     # Runs --------------------------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class _Feed:
                 break
         return before != self._logged
 
-    def _look(self, newest: Sequence[RunRecord], readings: Sequence[Reading]) -> None:
+    def _look(self, newest: Sequence[RunRecord], readings: Sequence[ParsedRun]) -> None:
         """Look for weights: first where the scores are best, then where they are newest."""
         scores = {r.run_id: r.trial.score.value for r in readings if r.trial and r.trial.score}
         ended = [r for r in newest if r.status == "FINISHED"]
@@ -167,15 +168,15 @@ class _Feed:
                 yield f"models:/{self._logged[record.run_id][1]}"
             elif path.startswith("artifacts/"):
                 yield f"runs:/{record.run_id}/{path.removeprefix('artifacts/').strip('/')}"
-            elif is_place(path) and not self._overwritten(record) and (folder := _folder(place(record, path))):
+            elif is_field_path(path) and not self._overwritten(record) and (folder := _folder(value_at(record, path))):
                 yield folder
 
     def _overwritten(self, record: RunRecord) -> str:
         """The folder that `record` names and that a later run names, too; empty when there is none."""
-        for path in filter(is_place, self._source.weights):
-            said = place(record, path)
+        for path in filter(is_field_path, self._source.weights):
+            said = value_at(record, path)
             others = (r for r in self._records.values() if r.start_ms > record.start_ms)
-            if said and any(place(r, path) == said for r in others):
+            if said and any(value_at(r, path) == said for r in others):
                 return one_line(said, 80)
         return ""
 

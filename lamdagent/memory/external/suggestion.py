@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from lamdagent.config import Config
-from lamdagent.memory.external.parse import trainer_of
+from lamdagent.memory.external.values import trainer_of
 from lamdagent.text import one_line
 from lamdagent.tracking import schema
 from lamdagent.tracking.runs import RunRecord
