@@ -23,7 +23,7 @@ from lamdagent.execution.disk import Need, in_words, shortage
 from lamdagent.execution.executor import Failed, Finished, Job
 from lamdagent.execution.local import LocalExecutor
 from lamdagent.loop.action_space import build_action_space
-from lamdagent.loop.run_writer import tasks_tag
+from lamdagent.loop.run_content import tasks_tag
 from lamdagent.memory.history import build_history
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.checksum import check, hash_weights
