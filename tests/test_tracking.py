@@ -440,7 +440,7 @@ fast.save_pretrained(sys.argv[1])
 REGISTER = """
 import sys
 import mlflow
-from lamdagent.tracking.champion import register
+from lamdagent.worker.register import register
 uri, run, folder = sys.argv[1:]
 for _ in range(2):
     print(register(lambda *_: None, uri=uri, run_id=run, folder=folder, name="tooluse", card="# A card"))
