@@ -259,7 +259,7 @@ def test_a_7b_full_fine_tune_on_8_gb_is_refused_with_the_estimate(tmp_path: Path
     assert code == 2 and "Traceback" not in said, said
     assert "big has no *.safetensors" in said, "sizes are asked before weights, and all faults come at once"
     assert re.search(
-        r"actions.sft_full: with models.pico about 1[01]\d GB are needed \(27 GB weights, 27 GB gradients, 54 GB", said
+        r"actions.sft_full: with models.pico about 1[01]\d GB are needed \(27 GB weights, 54 GB optimizer, 27 GB", said
     )
     assert "of 8.0 GB that execution.memory_gb has; take smaller rows" in said
     assert not (tmp_path / "mlflow.db").exists()

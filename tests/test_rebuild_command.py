@@ -131,17 +131,16 @@ class TestRebuild:
 
     def test_data_that_has_changed_or_is_gone_is_named(self, shelf: Shelf) -> None:
         run = next(run for run in shelf.actions if tag(run, "action") == "sft_full")
-        recipe = Path(run.info.artifact_uri) / "recipe.yaml"
-        text = recipe.read_text()
-        (name, fingerprint), *_ = yaml.safe_load(text)["steps"][-1]["datasets"].items()
+        used = tag(run, "inputs")
+        (name, fingerprint), *_ = [(one["name"], one["fingerprint"]) for one in json.loads(used)["dataset"]]
         shelf.prune(run.info.run_id)
         try:
-            recipe.write_text(text.replace(fingerprint, "f" * 32))
+            shelf.tell(run.info.run_id, "lamdagent.inputs", used.replace(fingerprint, "f" * 32))
             changed = shelf.lamdagent("rebuild", run.info.run_id)
-            recipe.write_text(text.replace(name, "lost"))
+            shelf.tell(run.info.run_id, "lamdagent.inputs", used.replace(f'"{name}"', '"lost"'))
             lost = shelf.lamdagent("rebuild", run.info.run_id)
         finally:
-            recipe.write_text(text)
+            shelf.tell(run.info.run_id, "lamdagent.inputs", used)
         assert changed.returncode == 2 and f"the dataset {name} has changed since the run" in changed.stderr
         assert lost.returncode == 2 and "no dataset 'lost'" in lost.stderr
         assert shelf.lamdagent("rebuild", run.info.run_id).returncode == 0
