@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: more threads slow pico models down
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # else a server starts eight processes for jobs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

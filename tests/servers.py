@@ -20,6 +20,8 @@ from werkzeug.security import generate_password_hash
 
 PATIENCE_S = 180.0
 ADMIN_PASSWORD = "a long admin password"
+NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""Without the eight processes that MLflow starts for jobs of its own, which nothing here asks for."""
 
 
 @contextmanager
@@ -73,7 +75,7 @@ def server(
             [sys.executable, "-m", "mlflow", "server", "--app-name", app, "--workers", "1", "--port", str(port)]
             + ["--backend-store-uri", backend or f"sqlite:///{folder}/mlflow.db", *options],
             cwd=folder,
-            env=inherited | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"} | environment,
+            env=inherited | NO_JOBS | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"} | environment,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
