@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from lamdagent.errors import ActionFailed
-from lamdagent.progress import Progress
+from lamdagent.execution.progress import Progress
 
 
 def add(report, *, a, b):

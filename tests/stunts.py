@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdagent.actions.context import Context
-from lamdagent.progress import Progress
+from lamdagent.execution.progress import Progress
 
 FOLDER = "STUNTS_FOLDER"
 """Environment variable: the folder with `block` (which call of `gated` waits; 0 = none), `ran` (its calls), `disk`."""

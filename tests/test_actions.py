@@ -18,7 +18,7 @@ from lamdagent.actions.preference import dpo
 from lamdagent.actions.sft import sft, sft_packed
 from lamdagent.actions.training import Recipe
 from lamdagent.errors import ActionFailed
-from lamdagent.progress import Progress
+from lamdagent.execution.progress import Progress
 
 SHORT: dict[str, Any] = {"steps": 3, "batch_size": 4, "micro_batch_size": 2, "max_length": 128, "learning_rate": 1e-3}
 

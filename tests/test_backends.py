@@ -11,9 +11,9 @@ from lamdagent.errors import UserError
 from lamdagent.evaluation.backends import Evaluation, ScoredModel, backend_faults, load_backend
 from lamdagent.evaluation.fingerprint import task_fingerprint
 from lamdagent.evaluation.task import Item, Score, Task
+from lamdagent.execution.progress import Progress
 from lamdagent.guards.item_cache import items_of
 from lamdagent.planning.tasks import build_task
-from lamdagent.progress import Progress
 from lamdagent.worker.make import score
 
 OWN = "tests.test_backends:Sizes"

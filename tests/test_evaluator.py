@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from lamdagent.errors import UserError
 from lamdagent.evaluation.task import Task
-from lamdagent.progress import Progress
+from lamdagent.execution.progress import Progress
 from mlflow_plugin.evaluator import named
 
 TASKS = ["pico_repeat", "pico_spell"]

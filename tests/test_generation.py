@@ -13,9 +13,9 @@ from lamdagent import letters
 from lamdagent.actions.context import Context
 from lamdagent.actions.sampling import rft
 from lamdagent.errors import ActionFailed
+from lamdagent.execution.progress import Progress
 from lamdagent.objects.dataset import is_made
 from lamdagent.objects.rows import as_text, cached_path, fingerprint_of_rows
-from lamdagent.progress import Progress
 from tests.searches import ROOT, client_of, of_kind, runs_of, tag
 from tests.test_replay_command import lamdagent
 

@@ -14,7 +14,7 @@ import pytest
 from lamdagent.errors import ActionFailed, UserError
 from lamdagent.evaluation.fingerprint import BUILTIN, task_files, task_fingerprint
 from lamdagent.evaluation.task import Task
-from lamdagent.progress import Progress
+from lamdagent.execution.progress import Progress
 
 SPLITS = {"search": "search", "test": "test"}
 BFCL = Task("bfcl", "bfcl", "right_call,none", folder="builtin", splits=SPLITS, limits={"search": 3})

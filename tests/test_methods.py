@@ -27,10 +27,10 @@ from lamdagent.actions.reinforcement import grpo, rloo
 from lamdagent.actions.training import Recipe, Training, micro_batch
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Failed, Job
+from lamdagent.execution.progress import Progress
 from lamdagent.functions import load_function
 from lamdagent.libraries import known_warnings_ignored
 from lamdagent.loop.second_try import rows_at_once, with_less_memory
-from lamdagent.progress import Progress
 from lamdagent.worker.make import make
 
 SHORT: dict[str, Any] = {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3}

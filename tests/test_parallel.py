@@ -11,13 +11,13 @@ from rich.console import Console
 
 from lamdagent.config import conf_folder, read
 from lamdagent.execution.executor import Failed, Finished, Job
+from lamdagent.execution.progress import Progress
 from lamdagent.loop.job_pool import JobPool
 from lamdagent.loop.run_writer import RunWriter
 from lamdagent.loop.search import run
 from lamdagent.loop.terminal import Terminal
 from lamdagent.loop.world import World
 from lamdagent.planning.plan import make_plan
-from lamdagent.progress import Progress
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.selection.random_policy import RandomPolicy
 from lamdagent.selection.registry import Agent

@@ -25,6 +25,7 @@ from lamdagent.enumeration.space import ActionSpace, produced
 from lamdagent.errors import UserError
 from lamdagent.evaluation.harness import evaluate
 from lamdagent.evaluation.task import Score
+from lamdagent.execution.progress import Progress
 from lamdagent.export.folder import write
 from lamdagent.export.initial import initial
 from lamdagent.export.part import place
@@ -34,7 +35,6 @@ from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.rows import cached_path
 from lamdagent.objects.sources import WHEELS
 from lamdagent.planning.plan import Plan, make_plan
-from lamdagent.progress import Progress
 from lamdagent.worker.prepare import from_gguf
 from tests.test_sources import gguf_file  # noqa: F401 - a fixture
 

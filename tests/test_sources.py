@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lamdagent import pico
 from lamdagent.errors import UserError
+from lamdagent.execution.progress import Progress
 from lamdagent.objects.sources import check_source, kind_of
-from lamdagent.progress import Progress
 from lamdagent.worker.prepare import Prepared, prepare_model
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lamdagent.errors import ActionFailed
+from lamdagent.execution.progress import Progress, Report
 from lamdagent.libraries import quiet
 from lamdagent.objects.gathered import ABOUT, ROWS, Gathered, unchecked
 from lamdagent.objects.rows import as_text, store_rows
-from lamdagent.progress import Progress, Report
 
 Loaded = tuple[Any, Any]
 """(model, tokenizer), the transformers objects: what an action function returns."""

@@ -8,7 +8,7 @@ from lamdagent.actions.context import Context, Loaded, Step, ignore_progress
 from lamdagent.execution.executor import Job
 from lamdagent.execution.processes import ranks
 from lamdagent.execution.processes.rank import first_rank
-from lamdagent.progress import Report
+from lamdagent.execution.progress import Report
 
 
 def in_processes(step: Step, context: Context) -> Loaded:

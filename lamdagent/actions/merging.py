@@ -15,10 +15,10 @@ from lamdagent.actions.action import Scalar
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.merge_methods import METHODS, check_call
 from lamdagent.errors import ActionFailed
+from lamdagent.execution.progress import Progress
 from lamdagent.libraries import known_warnings_ignored, quiet
 from lamdagent.objects import tokenizer_vocab
 from lamdagent.objects.compatibility import config_of, incompatibilities, signature_of
-from lamdagent.progress import Progress
 
 OF_MERGE = ("linear", "slerp", "ties", "dare_ties")
 """The methods that `merge` does."""

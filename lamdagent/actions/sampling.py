@@ -15,9 +15,9 @@ from lamdagent.actions.methods import RFT, SFT
 from lamdagent.actions.sft import OPTIONS
 from lamdagent.actions.training import Recipe, Training
 from lamdagent.errors import ActionFailed
+from lamdagent.execution.progress import Progress
 from lamdagent.objects.gathered import Gathered
 from lamdagent.objects.kinds import FOR_TEMPLATES
-from lamdagent.progress import Progress
 from lamdagent.rewards.mix import Reward, Term, terms
 from lamdagent.rewards.reply import reply as text_of
 

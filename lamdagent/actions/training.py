@@ -14,9 +14,9 @@ from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.distributed import in_processes
 from lamdagent.actions.methods import Method
 from lamdagent.errors import ActionFailed
+from lamdagent.execution.progress import Progress
 from lamdagent.libraries import known_warnings_ignored
 from lamdagent.objects.kinds import dataset_kind
-from lamdagent.progress import Progress
 from lamdagent.rewards.mix import Term
 
 QUANTIZATION: Mapping[str, Any] = {

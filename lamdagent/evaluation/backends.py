@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from lamdagent.errors import UserError
 from lamdagent.evaluation.task import Item, Score, Split, Task
+from lamdagent.execution.progress import Report
 from lamdagent.functions import check_call, load_function
-from lamdagent.progress import Report
 
 KEY = "evaluation.backend"
 

@@ -15,7 +15,7 @@ from lamdagent.evaluation.fingerprint import task_folder
 from lamdagent.evaluation.prefix import read_prefix
 from lamdagent.evaluation.staged_decoding import can_stage, in_stages
 from lamdagent.evaluation.task import Score, Split, Task
-from lamdagent.progress import Progress, Report
+from lamdagent.execution.progress import Progress, Report
 
 SEED = 1234
 """For everything random in an evaluation: equal weights get equal scores."""

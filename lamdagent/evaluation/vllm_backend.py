@@ -5,7 +5,7 @@ from functools import partial
 from lamdagent.evaluation.backends import Evaluation, ScoredModel
 from lamdagent.evaluation.harness import run_with, scored
 from lamdagent.evaluation.task import Item, Score, Task
-from lamdagent.progress import Progress, Report
+from lamdagent.execution.progress import Progress, Report
 
 
 class VLLM:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Event, Failed, Finished, Job
+from lamdagent.execution.progress import Report
 from lamdagent.functions import load_function
-from lamdagent.progress import Report
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "cublas_status_alloc_failed")
 NO_SPACE = ("no space left on device", "disk quota exceeded")

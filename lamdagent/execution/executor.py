@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lamdagent.progress import Progress
+from lamdagent.execution.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections import deque
 
 from lamdagent.execution.call import call
 from lamdagent.execution.executor import Event, Job, Update
-from lamdagent.progress import Progress
+from lamdagent.execution.progress import Progress
 
 
 class InlineExecutor:

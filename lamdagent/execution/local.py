@@ -18,8 +18,8 @@ from types import ModuleType
 from lamdagent.execution.call import call
 from lamdagent.execution.executor import Event, Failed, Finished, Job, Update
 from lamdagent.execution.oom import OomWatch
+from lamdagent.execution.progress import Progress
 from lamdagent.libraries import hush, uncollected
-from lamdagent.progress import Progress
 
 WARM_UP = ("torch", "transformers", "trl", "peft", "lm_eval")
 """Imported while the driver still reads the store."""

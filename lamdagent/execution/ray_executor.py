@@ -24,9 +24,9 @@ from lamdagent.errors import UserError
 from lamdagent.execution.call import call
 from lamdagent.execution.executor import Event, Failed, Finished, Job, Update
 from lamdagent.execution.local import WARM_UP, import_quietly
+from lamdagent.execution.progress import Progress
 from lamdagent.files import cache_folder
 from lamdagent.libraries import uncollected
-from lamdagent.progress import Progress
 
 RETRIES = 2
 """How often a job is started again after its worker was lost."""

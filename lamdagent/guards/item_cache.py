@@ -20,8 +20,8 @@ from lamdagent.evaluation.task import DataUnavailable, Item, Task
 from lamdagent.execution.executor import Executor, Failed, Finished, Job
 from lamdagent.execution.inline import InlineExecutor
 from lamdagent.execution.local import LocalExecutor
+from lamdagent.execution.progress import Report
 from lamdagent.files import cache_folder, write_atomic
-from lamdagent.progress import Report
 
 FIXED = {"functions.py", "letters.py", "pico_functions.py"}
 """Modules beside our tasks whose items this package's code decides; skills.py reads hub data."""

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lamdagent.evaluation.task import Score, Task
+from lamdagent.execution.progress import Progress as Step
 from lamdagent.memory.lineage import lineage_string
 from lamdagent.memory.trial import History, Trial
-from lamdagent.progress import Progress as Step
 from lamdagent.report import leaderboard
 
 LOG_WIDTH = 160

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from lamdagent.evaluation.backends import Evaluation, ScoredModel, load_backend
 from lamdagent.evaluation.task import Score, Split, Task
 from lamdagent.execution.executor import gpu_seconds
+from lamdagent.execution.progress import Progress, Report
 from lamdagent.functions import load_function
 from lamdagent.objects.checksum import WeightsHash, check, hash_weights
-from lamdagent.progress import Progress, Report
 from lamdagent.worker.requirements import check_needs, uses_gpu
 
 if TYPE_CHECKING:  # the driver names the jobs of this file and imports it

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdagent.errors import UserError
+from lamdagent.execution.progress import Progress, Report
 from lamdagent.files import build_once, cache_folder, write_atomic
 from lamdagent.objects.adapters import is_adapter, names, with_adapter
 from lamdagent.objects.compatibility import signature_of
@@ -25,7 +26,6 @@ from lamdagent.objects.sources import (
     local_path,
     wheel_model,
 )
-from lamdagent.progress import Progress, Report
 
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md")
 """Never code, never pickles."""

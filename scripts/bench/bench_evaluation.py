@@ -29,7 +29,7 @@ from in_turn import Ratio, Row, Worker, action, base_of, first, in_turn, lm_eval
 
 from lamdagent.evaluation.fingerprint import BUILTIN
 from lamdagent.evaluation.task import Task
-from lamdagent.progress import Report
+from lamdagent.execution.progress import Report
 
 TASKS = {"pico": ("pico_spell", "acc"), "smollm2": ("bfcl", "right_call")}
 """Model -> task and metric; a pico model has nothing to say, it only compares answers."""

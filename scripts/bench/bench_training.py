@@ -28,8 +28,8 @@ from typing import Any
 from in_turn import Ratio, Row, Worker, action, base_of, first, in_turn, parser, planned, rows_file, show
 
 from lamdagent.actions.training import Training, adapter, arguments, device_here, last_layers, linear_layers
+from lamdagent.execution.progress import Progress, Report
 from lamdagent.export.folder import RecordingContext
-from lamdagent.progress import Progress, Report
 
 SIZES = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length")
 RATE = ("learning_rate", "warmup_steps", "seed")

@@ -5,7 +5,7 @@ from typing import Any
 
 from lamdagent.evaluation.backends import Evaluation, ScoredModel
 from lamdagent.evaluation.task import Item, Score, Task
-from lamdagent.progress import Progress
+from lamdagent.execution.progress import Progress
 
 WORDS = {"search": ("apple", "pear", "plum"), "test": ("cherry", "fig", "lime")}
 

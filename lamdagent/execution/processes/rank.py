@@ -9,7 +9,7 @@ from pathlib import Path
 from lamdagent.execution.call import call
 from lamdagent.execution.executor import Failed
 from lamdagent.execution.processes import ranks
-from lamdagent.progress import Progress
+from lamdagent.execution.progress import Progress
 
 
 def main(folder: str, launcher: int) -> int:

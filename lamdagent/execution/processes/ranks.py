@@ -23,7 +23,7 @@ import yaml
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Failed, Job
 from lamdagent.execution.oom import OomWatch
-from lamdagent.progress import Progress, Report
+from lamdagent.execution.progress import Progress, Report
 
 SETTINGS, JOB, SAID = "accelerate.yaml", "job", "stderr"
 """Files of a launch: accelerate's configuration, the pickled job, and what the processes print."""
