@@ -111,7 +111,8 @@ def test_prompt_version_and_raw_replies_are_kept(done: Done) -> None:
 def test_every_call_is_a_trace_on_the_run_it_decided(done: Done) -> None:
     linked = [len(traces_of(done, run)) for run in done.actions]
     # Questions, corrections and retries of the decision, and the reflection that came after the run.
-    own = linked[0] == 1 + 2 + 1  # the hybrid's shortlist, then an action of the LLM's own
+    # The hybrid's shortlist, then an action of the LLM's own; or a first call that timed out on a busy machine.
+    own = linked[0] in (1 + 2 + 1, 1 + 1 + 1)
     assert linked[1:] == [2 + 1] * 3 and (linked[0] == (2 + 1 if done.policy == "llm" else 1 + 1) or own)
     assert sum(linked) == len(done.traces) == len(done.requests)
     good = traces_of(done, done.actions[0])

@@ -110,7 +110,7 @@ def test_the_weights_are_those_of_plain_mergekit(
 
 ALONE = """
 import json, pathlib, sys
-from lamdagent.execution.work import make
+from lamdagent.worker.make import make
 values, output = json.loads(sys.argv[1]), sys.argv[2]
 make(print, run_id="r", function="lamdagent.actions.merging:merge", inputs=values, seed=0, data_fraction=1.0,
      tasks=[], batch_size=1, output=output)

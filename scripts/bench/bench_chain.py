@@ -52,7 +52,7 @@ from lamdagent.evaluation.task import Task
 from lamdagent.export.folder import RecordingContext
 from lamdagent.planning.plan import Plan
 
-PLAIN = [sys.executable, str(ROOT / "scripts" / "plain_chain.py")]
+PLAIN = [sys.executable, str(ROOT / "scripts" / "bench" / "plain_chain.py")]
 STEPS = ("sft", "dpo", "merge")
 CPU = Device(gpu=False, cpu=True, bf16=False)
 Scores = list[dict[str, float]]

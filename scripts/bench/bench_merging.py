@@ -46,7 +46,7 @@ from lamdagent.export.folder import RecordingContext
 FUNCTION = "lamdagent.actions.merging:merge"
 FRESH = """
 import json, pathlib, sys
-from lamdagent.execution.work import make
+from lamdagent.worker.make import make
 function, values, output = sys.argv[1:]
 pathlib.Path(output).mkdir()
 make(lambda progress: None, run_id="fresh", function=function, inputs=json.loads(values), seed=0, data_fraction=1.0,
