@@ -58,12 +58,18 @@ class Terminal:
 
     @contextmanager
     def saying_warnings(self) -> Iterator[None]:
-        """Also say what this package logs as a warning: on the command line Hydra has switched off every other way."""
+        """Also say what this package logs as a warning: on the command line Hydra has switched off every other way.
+
+        Hydra leaves the root logger at ERROR there, so the package's own level is set while it lasts.
+        """
         logger, handler = logging.getLogger("lamdagent"), _Warnings(self)
+        level = logger.level
         logger.addHandler(handler)
+        logger.setLevel(logging.WARNING)
         try:
             yield
         finally:
+            logger.setLevel(level)
             logger.removeHandler(handler)
 
     def say(self, text: str, style: str = "") -> None:
