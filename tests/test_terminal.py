@@ -1,6 +1,7 @@
 """What the user reads at a search's end is whole, however narrow the terminal and however many the tasks."""
 
 import io
+import logging
 
 import pytest
 from rich.console import Console
@@ -38,3 +39,16 @@ def test_no_figure_is_cut(width: int) -> None:
     for figure in ("model-a1b2c3d4", "0.512 +- 0.011", "0.498 +- 0.012", "0.125 +- 0.062", "0.525 +- 0.062"):
         assert figure in shown
     assert all(name in shown for name in NAMES)
+
+
+def test_warnings_are_said_though_hydra_leaves_the_root_logger_at_errors() -> None:
+    root, written = logging.getLogger(), io.StringIO()
+    logger, before = logging.getLogger("lamdagent.tracking.delivery.connection"), root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with Terminal(Console(file=written)).saying_warnings():
+            logger.warning("The store cannot be used now")
+        logger.warning("too late")
+    finally:
+        root.setLevel(before)
+    assert written.getvalue() == "The store cannot be used now\n"
