@@ -1,7 +1,6 @@
 """What a user may bring: a policy, an executor and a source mapping, small and real: `tests.parts:X` in YAML."""
 
 import dataclasses
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 
@@ -9,22 +8,7 @@ from lamdagent.execution.call import call
 from lamdagent.execution.executor import Event, Job, Update
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.tracking.runs import RunRecord
-
-
-class Alternating:
-    """Takes the action types in turn, and of each an action that the seed picks."""
-
-    def __init__(self, stride: int = 1) -> None:
-        self._stride = stride
-
-    def __call__(self, turn: Turn) -> Decision | None:
-        kinds = deque(turn.space.types)
-        kinds.rotate(-turn.number * self._stride)
-        for kind in kinds:
-            if actions := list(turn.space.actions(kind)):
-                action = actions[(turn.seed + turn.number) % len(actions)]
-                return Decision(action, "alternating", f"it is {kind.name}'s turn")
-        return None
+from tests.extending.alternating import Alternating as Alternating
 
 
 def first_of_all(turn: Turn, *, reason: str = "it is the first") -> Decision | None:
