@@ -1,6 +1,7 @@
 """Jobs for the executors' contract: each does for real what can happen to a worker."""
 
 import os
+import random
 import resource
 import time
 from pathlib import Path
@@ -12,6 +13,17 @@ from lamdagent.execution.progress import Progress
 def add(report, *, a, b):
     report(Progress("add", 1, 1, {"loss": 0.5}))
     return a + b
+
+
+def seeds(report):
+    """What every training does first."""
+    import numpy
+    import torch
+
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
+    return random.random()
 
 
 def fail(report):

@@ -1,18 +1,32 @@
-"""Real searches for tests: `python -m lamdagent` in a folder of its own, and its store as MLflow shows it."""
+"""Real commands for tests, in a folder of their own, and the store that they leave as MLflow shows it.
 
+`lamdagent` and `search` call the command line in this process: what it imports is loaded once for all tests. `begin`
+and `end` start it as a process, for tests whose point is the process: signals, kills, workers, what a terminal gets.
+"""
+
+import contextlib
+import functools
+import io
+import logging
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple, TextIO
 
+import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from lamdagent.tracking.connect import open_client
 
 ROOT = Path(__file__).parents[1]
+CONF = ("--config-dir", str(ROOT / "tests" / "conf"))
 PATIENCE_S = 900.0
 """No search of the tests takes a tenth of it on a quiet machine."""
 
@@ -42,9 +56,93 @@ def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
     return process.returncode, output
 
 
-def search(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    """A whole search: exit code and output."""
-    return end(begin(folder, *arguments, **environment))
+class Said(NamedTuple):
+    """How a command ended, and all that it wrote, on both streams."""
+
+    code: int
+    output: str
+
+
+def lamdagent(folder: Path, *words: str, **environment: str) -> Said:
+    """That command line in `folder`, without a process of its own."""
+    output = io.StringIO()
+    return Said(_exit_code(folder, words, environment, output, output), output.getvalue())
+
+
+def streams(folder: Path, *words: str, **environment: str) -> tuple[int, str, str]:
+    """Likewise: exit code, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    return _exit_code(folder, words, environment, out, err), out.getvalue(), err.getvalue()
+
+
+def search(folder: Path, *words: str, **environment: str) -> Said:
+    """A whole search; its jobs run in this process, too, unless the words name an executor."""
+    if not any(word.startswith(("execution=", "execution.executor=")) for word in words):
+        words = (*words, "execution=inline")
+    if not any(word.startswith("tracking.uri=") for word in words) and not (folder / "mlflow.db").exists():
+        _create_store(folder)
+    return lamdagent(folder, *CONF, *words, **environment)
+
+
+def _exit_code(folder: Path, words: Iterable[str], environment: dict[str, str], out: TextIO, err: TextIO) -> int:
+    from lamdagent.__main__ import main
+
+    with contextlib.ExitStack() as until, pytest.MonkeyPatch.context() as patch:
+        until.enter_context(_as_before())
+        until.enter_context(contextlib.redirect_stdout(out))
+        until.enter_context(contextlib.redirect_stderr(err))
+        for name in [name for name in os.environ if name.startswith(("MLFLOW_TRACKING", "OPENAI_"))]:
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["lamdagent", *map(str, words)])
+        try:
+            main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+
+def _create_store(folder: Path) -> None:
+    """As MLflow leaves it, whose tables take seconds to create: the tests of this process share one file of them."""
+    made_in = _empty_store()
+    shutil.copy(made_in / "mlflow.db", folder)
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        place = "artifact_location"  # of the experiment that every store has; else the store would seem to have moved
+        database.execute(f"UPDATE experiments SET {place} = replace({place}, ?, ?)", (str(made_in), str(folder)))
+
+
+@functools.cache
+def _empty_store() -> Path:
+    folder = Path(tempfile.mkdtemp())
+    open_client(f"sqlite:///{folder}/mlflow.db")
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # else most of it is in a file beside this one
+    return folder
+
+
+@contextlib.contextmanager
+def _as_before() -> Iterator[None]:
+    """Leave loggers and signals as they were: Hydra switches off every logger that there is."""
+    loggers = [(one, one.disabled, one.level, list(one.handlers)) for one in _loggers()]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        logging.getLogger("lamdagent").handlers = []
+        for one in _loggers():
+            one.disabled = False  # those that were made meanwhile
+        for one, disabled, level, before in loggers:
+            one.disabled, one.handlers = disabled, before
+            one.setLevel(level)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _loggers() -> list[logging.Logger]:
+    known = logging.Logger.manager.loggerDict.values()
+    return [logging.getLogger(), *(one for one in known if isinstance(one, logging.Logger))]
 
 
 def client_of(folder: Path) -> MlflowClient:

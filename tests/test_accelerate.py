@@ -19,7 +19,7 @@ from lamdagent.execution.local import LocalExecutor
 from lamdagent.guards.accelerate_config import Machine, cluster_faults, launch_faults
 from lamdagent.loop.second_try import rows_at_once, with_less_memory
 from tests.builders import SFT, space
-from tests.searches import search
+from tests.searches import lamdagent
 
 pytestmark = pytest.mark.slow
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_launched_is_said_at_once_before_any_compute(tmp_path: Pa
         "merge_linear": "{num_processes: 2, use_cpu: true}",
         "merge_ties": "nowhere.yaml",
     }
-    code, said = search(tmp_path, "+experiment=smoke", *(f"+actions.{k}.accelerate={v}" for k, v in given.items()))
+    code, said = lamdagent(tmp_path, "+experiment=smoke", *(f"+actions.{k}.accelerate={v}" for k, v in given.items()))
     assert (code, "Traceback" in said) == (2, False), said
     for words in (
         "actions.sft_full.accelerate.num_proceses: unknown key. Allowed: ",

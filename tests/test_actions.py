@@ -15,8 +15,8 @@ from lamdagent import pico
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.merging import merge
 from lamdagent.actions.preference import dpo
+from lamdagent.actions.recipe import Recipe
 from lamdagent.actions.sft import sft, sft_packed
-from lamdagent.actions.training import Recipe
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.progress import Progress
 

@@ -22,9 +22,8 @@ from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.sources import check_source, full_spec
 from lamdagent.worker.prepare import Prepared, prepare_model
-from tests.searches import of_kind, runs_of, search, tag
+from tests.searches import lamdagent, of_kind, runs_of, search, tag
 from tests.test_rebuild import run
-from tests.test_replay_command import lamdagent
 
 LORA: dict[str, Any] = {"steps": 3, "batch_size": 4, "micro_batch_size": 2, "max_length": 128, "learning_rate": 1e-2}
 

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,6 +228,11 @@ class TestSearch:
     def test_progress_is_plain_lines_and_no_table(self, shelf: Shelf) -> None:
         assert "> 4/4 " in shelf.output and "store: sqlite" in shelf.output and "\x1b" not in shelf.output
         assert "Best first" not in shelf.output and "┏" not in shelf.output
+
+    def test_a_copy_of_the_file_has_everything_while_this_process_lives(self, shelf: Shelf, tmp_path: Path) -> None:
+        shutil.copy(shelf.folder / "mlflow.db", tmp_path)
+        here = [(run.info.run_id, run.info.status) for run in runs_of(shelf.folder, "lamdagent-smoke")]
+        assert [(run.info.run_id, run.info.status) for run in runs_of(tmp_path, "lamdagent-smoke")] == here
 
     def test_surroundings_are_as_before(self, shelf: Shelf) -> None:
         assert shelf.after == shelf.before

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 
-from tests.searches import of_kind, runs_of, tag
-from tests.test_replay_command import CONF, lamdagent
+from tests.searches import CONF, lamdagent, of_kind, runs_of, tag
 
 SMALL = (*CONF, "+experiment=scaled", "+dataset=[pico_repeat]", "+action=[merge_ties]", "execution=inline")
 DENSITY = "actions.merge_ties.hyperparameters.density=[0.3,0.8]"

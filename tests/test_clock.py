@@ -11,7 +11,7 @@ from lamdagent.memory.history import build_history
 from lamdagent.tracking import schema
 from lamdagent.tracking.owner import HeartbeatMonitor
 from lamdagent.tracking.runs import RunRecord
-from tests.searches import ROOT, begin, end, fingerprints, of_kind, runs_of, search, tag
+from tests.searches import ROOT, begin, end, fingerprints, of_kind, runs_of, tag
 
 HOURS = 3600.0
 
@@ -73,7 +73,7 @@ def test_a_search_goes_on_over_a_jump_and_so_does_the_next(tmp_path: Path, jump_
     end(process)
     assert any(line.startswith("> 5/5") for line in seen), seen
     offset.write_text("0")  # and back again
-    code, output = search(tmp_path, "+experiment=smoke", "agent=random", "budget.trials=6", **clock)
+    code, output = end(begin(tmp_path, "+experiment=smoke", "agent=random", "budget.trials=6", **clock))
     assert code == 0, output
     runs = runs_of(tmp_path, "lamdagent-smoke")
     assert not [run for run in runs if run.info.status == "RUNNING"]

@@ -1,6 +1,7 @@
 """The contract of every executor, and what only a worker process survives."""
 
 import os
+import random
 
 import pytest
 
@@ -66,6 +67,15 @@ class TestInline(ExecutorContract):
     @pytest.fixture
     def executor(self):
         return InlineExecutor()
+
+    def test_a_seed_of_a_job_is_not_one_of_this_process(self, executor):
+        """MLflow draws the ids of its traces from Python's generator: with the same seed, they would be the same."""
+        import numpy
+        import torch
+
+        before = random.getstate(), list(numpy.random.get_state()[1]), torch.get_rng_state().tolist()
+        assert ended(executor, "seeds")[0].value == ended(executor, "seeds")[0].value
+        assert (random.getstate(), list(numpy.random.get_state()[1]), torch.get_rng_state().tolist()) == before
 
 
 class TestLocal(ExecutorContract):

@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from lamdagent.errors import ActionFailed
 from lamdagent.objects import tokenizer_vocab
 from lamdagent.objects.compatibility import differences, signature_of
 from tests.builders import DATASETS, DPO, LINEAR, SFT, TIES, model, pool, space
+from tests.searches import Said, lamdagent
 
 ROOT = Path(__file__).parents[1]
 MERGE_ONLY = ("~actions.sft_full", "~actions.dpo_lora", "~actions.merge_ties", "~models.pico")
@@ -184,10 +182,8 @@ class TestReach:
         assert "no such dataset" in unreachable((DPO,), pool(), DATASETS[:1], open_pool=True)[0]
 
 
-def lamdagent(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "lamdagent", "+experiment=smoke", *MERGE_ONLY, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
+def merges(folder: Path, *words: str) -> Said:
+    return lamdagent(folder, "+experiment=smoke", "execution=inline", *MERGE_ONLY, *words)
 
 
 @pytest.mark.slow
@@ -197,19 +193,19 @@ class TestSearch:
     ) -> None:
         other = copy("other")
         swap(other)
-        done = lamdagent(tmp_path, f"+models.one.source={pico_folder}", f"+models.two.source={other}")
-        assert done.returncode == 2, done.stderr + done.stdout
+        done = merges(tmp_path, f"+models.one.source={pico_folder}", f"+models.two.source={other}")
+        assert done.code == 2, done.output
         told = "no models that can exist fit together in it: one and two cannot be merged: 2 tokens differ"
-        assert f"actions.merge_linear: {told}" in done.stderr
-        assert "Traceback" not in done.stderr and not (tmp_path / "mlflow.db").exists()
+        assert f"actions.merge_linear: {told}" in done.output
+        assert "Traceback" not in done.output and not (tmp_path / "mlflow.db").exists()
 
     def test_also_where_that_is_known_only_when_they_are_built(self, pico_folder: str, tmp_path: Path) -> None:
         made = "function:tests.test_fit:with_other_words"
-        done = lamdagent(tmp_path, f"+models.one.source={pico_folder}", f"+models.two.source='{made}'")
-        assert done.returncode == 2, done.stderr + done.stdout
-        assert "one and two cannot be merged: 2 tokens differ" in done.stderr and "Traceback" not in done.stderr
+        done = merges(tmp_path, f"+models.one.source={pico_folder}", f"+models.two.source='{made}'")
+        assert done.code == 2, done.output
+        assert "one and two cannot be merged: 2 tokens differ" in done.output and "Traceback" not in done.output
 
     def test_an_action_that_can_never_run_is_refused_at_the_door(self, pico_folder: str, tmp_path: Path) -> None:
-        done = lamdagent(tmp_path, f"+models.one.source={pico_folder}")
-        assert done.returncode == 2 and "takes 2 models, but there can be only 1" in done.stderr
+        done = merges(tmp_path, f"+models.one.source={pico_folder}")
+        assert done.code == 2 and "takes 2 models, but there can be only 1" in done.output
         assert not (tmp_path / "mlflow.db").exists()

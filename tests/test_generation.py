@@ -16,8 +16,7 @@ from lamdagent.errors import ActionFailed
 from lamdagent.execution.progress import Progress
 from lamdagent.objects.dataset import is_made
 from lamdagent.objects.rows import as_text, cached_path, fingerprint_of_rows
-from tests.searches import ROOT, client_of, of_kind, runs_of, tag
-from tests.test_replay_command import lamdagent
+from tests.searches import ROOT, client_of, lamdagent, of_kind, runs_of, tag
 
 CONF = ("--config-dir", str(ROOT / "tests" / "conf"))
 GENERATED = (*CONF, "+experiment=generated", "execution=inline")

@@ -8,7 +8,8 @@ import pytest
 
 from lamdagent.actions.context import Context
 from lamdagent.actions.methods import SFT
-from lamdagent.actions.training import Recipe, Training
+from lamdagent.actions.recipe import Recipe
+from lamdagent.actions.training import Training
 from lamdagent.config import ActionConfig, DatasetConfig, SlotConfig
 from lamdagent.errors import UserError
 from lamdagent.evaluation.contamination import leaks

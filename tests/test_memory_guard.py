@@ -16,7 +16,7 @@ from lamdagent.guards.memory import Parts, Setting, least, memory_faults, mergin
 from lamdagent.guards.memory import peak as peak_of
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model_size import of_config, of_folder, size_of_source
-from tests.searches import search
+from tests.searches import lamdagent
 from tests.test_sources import gguf_file  # noqa: F401 - a fixture
 
 LLAMA_7B = {
@@ -255,7 +255,7 @@ def test_a_container_has_what_it_may_use(tmp_path: Path) -> None:
 def test_a_7b_full_fine_tune_on_8_gb_is_refused_with_the_estimate(tmp_path: Path) -> None:
     folder_of(LLAMA_7B, tmp_path / "big")
     arguments = ["+experiment=smoke", "models.pico.source=big", "execution.memory_gb=8"]
-    code, said = search(tmp_path, *arguments)
+    code, said = lamdagent(tmp_path, *arguments)
     assert code == 2 and "Traceback" not in said, said
     assert "big has no *.safetensors" in said, "sizes are asked before weights, and all faults come at once"
     assert re.search(

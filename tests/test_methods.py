@@ -23,8 +23,9 @@ from lamdagent.actions.merge_methods import merges
 from lamdagent.actions.methods import METHODS, Method, method_of, performs
 from lamdagent.actions.preference import DPO_LOSSES, KTO_LOSSES, dpo, kto, orpo, single_answers
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
+from lamdagent.actions.recipe import Recipe, micro_batch
 from lamdagent.actions.reinforcement import grpo, rloo
-from lamdagent.actions.training import Recipe, Training, micro_batch
+from lamdagent.actions.training import Training
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Failed, Job
 from lamdagent.execution.progress import Progress

@@ -9,16 +9,16 @@ from mlflow.artifacts import download_artifacts
 
 from lamdagent.tracking.searches import start_search
 from lamdagent.tracking.store import RunStore
-from tests.searches import fingerprints, of_kind, runs_of, search, tag
+from tests.searches import begin, end, fingerprints, of_kind, runs_of, tag
 
-SMOKE = ("+experiment=smoke", "search.test_top=1")
+SMOKE = ("+experiment=smoke", "search.test_top=1", "budget.trials=3", "execution=inline")
 
 
 @pytest.mark.slow
 def test_a_search_goes_on_from_its_store_and_artifacts_alone(tmp_path: Path) -> None:
     before, here = tmp_path / "before", tmp_path / "here"
     before.mkdir()
-    code, output = search(before, *SMOKE, "budget.trials=3", LAMDAGENT_CACHE=str(tmp_path / "cache"))
+    code, output = end(begin(before, *SMOKE, LAMDAGENT_CACHE=str(tmp_path / "cache")))
     assert code == 0, output
     done = fingerprints(runs_of(before, "lamdagent-smoke"))
     here.mkdir()
@@ -27,7 +27,7 @@ def test_a_search_goes_on_from_its_store_and_artifacts_alone(tmp_path: Path) -> 
     shutil.rmtree(before)
     shutil.rmtree(tmp_path / "cache")
 
-    code, output = search(here, *SMOKE, "budget.trials=3", LAMDAGENT_CACHE=str(tmp_path / "new cache"))
+    code, output = end(begin(here, *SMOKE, LAMDAGENT_CACHE=str(tmp_path / "new cache")))
     assert code == 0, output
     assert f"moved here from {before}" in output
     runs = runs_of(here, "lamdagent-smoke")

@@ -5,10 +5,7 @@ Only the command line, MLflow and files are used: where the code keeps its modul
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,16 +17,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests.data.old_store.make import CACHE, CONF, HERE, KEPT, machine, understood
+from tests.searches import lamdagent
 
 pytestmark = pytest.mark.slow
-ROOT = HERE.parents[2]
 EXPECTED: dict[str, Any] = json.loads((HERE / "expected.json").read_text(encoding="utf-8"))
 CHAMPION = EXPECTED["champions"]["old-all"]
 """A merge of two trainings; its weights were deleted."""
 ENDED = ("old-all", "old-made", "old-ladder", "old-seeded")
 AWAY = "old-outbox"
 """The experiment of the search whose store was away."""
-PATIENCE_S = 600.0
 
 
 @dataclass
@@ -54,14 +50,11 @@ class Old:
 
     def lamdagent(self, *words: str) -> str:
         """What the command says; it has to succeed."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "OPENAI_"))}
-        own = {"PYTHONPATH": f"{ROOT}:{HERE}", "LAMDAGENT_CACHE": str(self.folder / "cache")}
-        command = [sys.executable, "-m", "lamdagent", *words]
-        done = subprocess.run(
-            command, cwd=self.folder, env=inherited | own, capture_output=True, text=True, timeout=PATIENCE_S
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(HERE)  # its own_parts, as it was in PYTHONPATH
+            code, said = lamdagent(self.folder, *words, LAMDAGENT_CACHE=str(self.folder / "cache"))
+        assert code == 0, said
+        return said
 
     def runs(self, experiment: str, *kinds: str) -> list[Run]:
         """Oldest first."""

@@ -26,7 +26,7 @@ from lamdagent.tracking.searches import close_orphans, recover_writes, start_sea
 from lamdagent.tracking.store import RunStore
 from tests.builders import DATASETS, TASKS, TYPES
 from tests.proxy import Proxy, proxy
-from tests.searches import PATIENCE_S, begin, end, of_kind, search, tag
+from tests.searches import PATIENCE_S, begin, end, of_kind, tag
 from tests.servers import free_port, postgresql, server
 
 VICTIM = """
@@ -357,7 +357,7 @@ def test_a_search_whose_server_is_dead_loses_nothing(tmp_path: Path, killed: boo
         driver.kill()
         driver.communicate()
     with server(tmp_path, port=port) as uri:
-        code, output = search(tmp_path / "work", *arguments, **settings) if killed else end(driver)
+        code, output = end(begin(tmp_path / "work", *arguments, **settings) if killed else driver)
         assert code == 0, output
         assert ("had waited for this store" in output) == killed
         assert ("The store cannot be used now" in output) != killed

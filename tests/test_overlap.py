@@ -18,7 +18,7 @@ from lamdagent.guards.preflight import Findings
 from lamdagent.objects.ngram_overlap import COMMON, Questions, without
 from lamdagent.planning.plan import Plan, make_plan
 from lamdagent.tooluse import bfcl
-from tests.searches import client_of, of_kind, runs_of, search, tag
+from tests.searches import client_of, lamdagent, of_kind, runs_of, search, tag
 
 LONG = "A farmer has seventeen sheep, all but nine run away; how many sheep does the farmer have left in the end?"
 MIDDLE = "all but nine run away how many sheep does the farmer have left"
@@ -166,7 +166,7 @@ def test_questions_that_cannot_be_read_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_planted_items_are_refused_with_their_names(planted: str, tmp_path: Path) -> None:
-    code, said = search(tmp_path, "+experiment=smoke", planted, "budget.trials=0")
+    code, said = lamdagent(tmp_path, "+experiment=smoke", planted, "budget.trials=0")
     assert code == 2 and "Traceback" not in said, said
     assert "2 faults" in said and "budget.trials" in said  # all at once
     assert "datasets.mine: 2 of 5 rows hold evaluation items" in said

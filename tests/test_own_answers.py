@@ -15,9 +15,8 @@ from lamdagent.evaluation.generated_data import comparison
 from lamdagent.evaluation.task import Task
 from lamdagent.objects.gathered import Gathered
 from lamdagent.objects.rows import as_text
-from tests.searches import of_kind, runs_of, tag
+from tests.searches import CONF, lamdagent, of_kind, runs_of, tag
 from tests.test_overlap import AWAY
-from tests.test_replay_command import CONF, lamdagent
 
 ITEM = "Repeat the word planet."
 """Of the test split of the task `pico_repeat`."""

@@ -15,7 +15,7 @@ from lamdagent.config import ExecutionConfig
 from lamdagent.errors import UserError
 from lamdagent.execution.executor import Event, Failed, Finished, Job, Update
 from lamdagent.execution.ray_executor import RETRIES, RayExecutor
-from tests.searches import PATIENCE_S, begin, end, fingerprints, of_kind, runs_of, search
+from tests.searches import PATIENCE_S, begin, end, fingerprints, of_kind, runs_of
 from tests.test_execution import ExecutorContract, ended
 
 pytestmark = pytest.mark.slow
@@ -168,7 +168,7 @@ def test_the_cluster_dies_with_a_killed_driver_and_a_restart_goes_on(tmp_path: P
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive, alive
     end(process)
-    code, output = search(tmp_path, *command)
+    code, output = end(begin(tmp_path, *command))
     assert code == 0, output
     runs = runs_of(tmp_path, "lamdagent-smoke")
     found = Counter(fingerprints(runs))

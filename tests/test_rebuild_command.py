@@ -1,9 +1,6 @@
 """`python -m lamdagent rebuild` and `prune` on a search that has really run: each a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +16,10 @@ from lamdagent.tracking import schema
 from lamdagent.tracking.reading import read_every_run
 from lamdagent.tracking.store import RunStore
 from lamdagent.weights import pruning
-from tests.searches import ROOT, client_of, of_kind, runs_of, search, tag
+from tests.searches import CONF, Said, client_of, lamdagent, of_kind, runs_of, search, tag
 
-SMOKE = ("+experiment=smoke", "execution=local", "search.test_top=1")
+INLINE = "execution=inline"
+SMOKE = ("+experiment=smoke", "search.test_top=1")
 
 
 @dataclass
@@ -49,10 +47,8 @@ class Shelf:
     def tell(self, run_id: str, key: str, value: str) -> None:
         client_of(self.folder).set_tag(run_id, key, value)
 
-    def lamdagent(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "lamdagent", *arguments]
-        return subprocess.run(command, cwd=self.folder, env=inherited, capture_output=True, text=True, timeout=600)
+    def lamdagent(self, *words: str) -> Said:
+        return lamdagent(self.folder, *words)
 
 
 def parents_of(run: Run) -> list[str]:
@@ -86,8 +82,8 @@ class TestRebuild:
         assert not shelf.weights(child).exists() and not shelf.weights(parent).exists()
 
         done = shelf.lamdagent("rebuild", child)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert f"rebuilt {child}: the same weights, by checksum" in done.stdout and parent in done.stdout
+        assert done.code == 0, done.output
+        assert f"rebuilt {child}: the same weights, by checksum" in done.output and parent in done.output
         assert {file.name: file.read_bytes() for file in shelf.weights(child).iterdir()} == before
         run = shelf.run(child)
         assert not tag(run, "pruned") and json.loads(tag(run, "rebuilt"))["proof"] == "the same weights, by checksum"
@@ -95,19 +91,17 @@ class TestRebuild:
         left = {path.name for path in shelf.weights(child).parents[1].iterdir()}
         assert left == {"artifacts"}, "the workplace is cleared"
 
-        done = shelf.lamdagent("rebuild", parent)
-        assert done.returncode == 0 and hash_weights(shelf.weights(parent)).sha256 == tag(
-            shelf.run(parent), "weights_sha256"
-        )
+        done = shelf.lamdagent("rebuild", INLINE, parent)
+        assert done.code == 0 and hash_weights(shelf.weights(parent)).sha256 == tag(shelf.run(parent), "weights_sha256")
 
     def test_without_equal_weights_equal_scores_will_do(self, shelf: Shelf, chain: tuple[Run, Run]) -> None:
         run_id = chain[0].info.run_id
         hashed = hash_weights(shelf.weights(run_id))
         shelf.prune(run_id)
         shelf.tell(run_id, schema.WEIGHTS_SHA256, "0" * 64)
-        done = shelf.lamdagent("rebuild", run_id)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "other weights, with scores within noise of the old ones (" in done.stdout
+        done = shelf.lamdagent("rebuild", INLINE, run_id)
+        assert done.code == 0, done.output
+        assert "other weights, with scores within noise of the old ones (" in done.output
         assert tag(shelf.run(run_id), "weights_sha256") == hashed.sha256 == hash_weights(shelf.weights(run_id)).sha256
 
     def test_another_model_is_refused_loudly(self, shelf: Shelf) -> None:
@@ -121,13 +115,13 @@ class TestRebuild:
         shelf.prune(best.info.run_id)
         recipe.write_text(yaml.safe_dump(content, sort_keys=False))
         try:
-            done = shelf.lamdagent("rebuild", best.info.run_id)
-            assert done.returncode == 1 and "Another model came out" in done.stderr, done.stdout + done.stderr
-            assert "Traceback" not in done.stderr and not shelf.weights(best.info.run_id).exists()
+            done = shelf.lamdagent("rebuild", INLINE, best.info.run_id)
+            assert done.code == 1 and "Another model came out" in done.output, done.output
+            assert "Traceback" not in done.output and not shelf.weights(best.info.run_id).exists()
             assert tag(shelf.run(best.info.run_id), "pruned")
         finally:
             recipe.write_text(text)
-        assert shelf.lamdagent("rebuild", best.info.run_id).returncode == 0
+        assert shelf.lamdagent("rebuild", INLINE, best.info.run_id).code == 0
 
     def test_data_that_has_changed_or_is_gone_is_named(self, shelf: Shelf) -> None:
         run = next(run for run in shelf.actions if tag(run, "action") == "sft_full")
@@ -136,35 +130,35 @@ class TestRebuild:
         shelf.prune(run.info.run_id)
         try:
             shelf.tell(run.info.run_id, "lamdagent.inputs", used.replace(fingerprint, "f" * 32))
-            changed = shelf.lamdagent("rebuild", run.info.run_id)
+            changed = shelf.lamdagent("rebuild", INLINE, run.info.run_id)
             shelf.tell(run.info.run_id, "lamdagent.inputs", used.replace(f'"{name}"', '"lost"'))
-            lost = shelf.lamdagent("rebuild", run.info.run_id)
+            lost = shelf.lamdagent("rebuild", INLINE, run.info.run_id)
         finally:
             shelf.tell(run.info.run_id, "lamdagent.inputs", used)
-        assert changed.returncode == 2 and f"the dataset {name} has changed since the run" in changed.stderr
-        assert lost.returncode == 2 and "no dataset 'lost'" in lost.stderr
-        assert shelf.lamdagent("rebuild", run.info.run_id).returncode == 0
+        assert changed.code == 2 and f"the dataset {name} has changed since the run" in changed.output
+        assert lost.code == 2 and "no dataset 'lost'" in lost.output
+        assert shelf.lamdagent("rebuild", INLINE, run.info.run_id).code == 0
 
     @pytest.mark.parametrize(("words", "reason"), [((), "wanted one run id"), (("0" * 32,), "There is no run")])
     def test_a_wrong_run_is_the_users_fault(self, shelf: Shelf, words: tuple[str, ...], reason: str) -> None:
         done = shelf.lamdagent("rebuild", *words)
-        assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr
+        assert done.code == 2 and reason in done.output and "Traceback" not in done.output
 
     def test_what_has_its_weights_is_left_alone(self, shelf: Shelf) -> None:
         runs = runs_of(shelf.folder, shelf.experiment)
         for kind, reason in (("action", "has its weights"), ("base", "made no model: it is base")):
-            done = shelf.lamdagent("rebuild", of_kind(runs, kind)[-1].info.run_id)
-            assert done.returncode == 2 and reason in done.stderr
+            done = shelf.lamdagent("rebuild", INLINE, of_kind(runs, kind)[-1].info.run_id)
+            assert done.code == 2 and reason in done.output
 
     def test_elsewhere_there_is_no_store(self, tmp_path: Path) -> None:
         done = Shelf(tmp_path).lamdagent("rebuild", "0" * 32)
-        assert done.returncode == 2 and "there is no store" in done.stderr and not list(tmp_path.iterdir())
+        assert done.code == 2 and "there is no store" in done.output and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 class TestPrune:
     SEARCH = (
-        *("--config-dir", str(ROOT / "tests" / "conf"), "+experiment=stunts", "search.test_top=1"),
+        *(*CONF, "+experiment=stunts", "search.test_top=1", "execution=inline"),
         *("actions.nudge.hyperparameters.amount=[0.1,0.2,0.3,0.4]", "budget.trials=3", "retention.keep_best=1"),
     )
 
@@ -172,44 +166,44 @@ class TestPrune:
     @classmethod
     def ended(cls, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
         shelf = Shelf(tmp_path_factory.mktemp("prune"), "stunts")
-        assert shelf.lamdagent(*cls.SEARCH).returncode == 0
+        assert shelf.lamdagent(*cls.SEARCH).code == 0
         return shelf
 
     def test_a_dry_run_deletes_nothing_and_the_other_what_it_said(self, ended: Shelf) -> None:
         dry = ended.lamdagent("prune", *self.SEARCH, "dry_run=true")
-        assert dry.returncode == 0, dry.stderr
+        assert dry.code == 0, dry.output
         assert all(ended.weights(run.info.run_id).is_dir() for run in ended.actions)
-        going = dry.stdout.count("it goes")
-        assert going and f"the weights of {going} models would go" in dry.stdout and "│ tested" in dry.stdout
+        going = dry.output.count("it goes")
+        assert going and f"the weights of {going} models would go" in dry.output and "│ tested" in dry.output
 
         done = ended.lamdagent("prune", *self.SEARCH)
-        assert done.returncode == 0 and f"weights deleted: {going} models" in done.stdout, done.stdout + done.stderr
+        assert done.code == 0 and f"weights deleted: {going} models" in done.output, done.output
         pruned = [run for run in ended.actions if tag(run, "pruned")]
         assert len(pruned) == going and not any(ended.weights(run.info.run_id).exists() for run in pruned)
         assert all((Path(run.info.artifact_uri) / "recipe.yaml").is_file() for run in pruned)
         best = max(ended.actions, key=lambda run: run.data.metrics["score"])
         assert ended.weights(best.info.run_id).is_dir()
-        assert "0 models would go" in ended.lamdagent("prune", *self.SEARCH, "dry_run=true").stdout
+        assert "0 models would go" in ended.lamdagent("prune", *self.SEARCH, "dry_run=true").output
 
     def test_a_search_goes_on_with_what_is_left(self, ended: Shelf) -> None:
         done = ended.lamdagent(*self.SEARCH, "budget.trials=1")
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.code == 0, done.output
         assert [run.info.status for run in ended.actions] == ["FINISHED"] * 4
 
     def test_who_takes_a_result_over_knows_that_its_weights_are_gone(self, ended: Shelf) -> None:
         done = ended.lamdagent(*self.SEARCH, "budget.trials=4", "tracking.experiment=elsewhere")
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.code == 0, done.output
         taken = {tag(run, "reused_from"): tag(run, "pruned") for run in Shelf(ended.folder, "elsewhere").actions}
         assert len(ended.actions) >= 3
         assert all(taken[run.info.run_id] == tag(run, "pruned") for run in ended.actions)
 
     def test_without_tasks_nobody_can_tell(self, ended: Shelf) -> None:
         done = ended.lamdagent("prune", f"tracking.experiment={ended.experiment}")
-        assert done.returncode == 2 and "no tasks are given" in done.stderr
+        assert done.code == 2 and "no tasks are given" in done.output
 
     def test_an_unknown_experiment_is_not_made(self, ended: Shelf) -> None:
         done = ended.lamdagent("prune", *self.SEARCH, "tracking.experiment=misspelt")
-        assert done.returncode == 2 and "no experiment 'misspelt'" in done.stderr
+        assert done.code == 2 and "no experiment 'misspelt'" in done.output
         assert client_of(ended.folder).get_experiment_by_name("misspelt") is None
 
 

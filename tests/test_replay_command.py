@@ -1,62 +1,19 @@
 """`replay`, `transfer` and the ladder on searches that really run, in this process: trainings and merges."""
 
-import contextlib
-import io
 import json
-import logging
 import os
 import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
 
-from lamdagent.__main__ import main
 from lamdagent.scaling.replay_policy import ReplayPolicy
 from lamdagent.selection.policy import Decision, Turn
-from tests.searches import ROOT, client_of, of_kind, runs_of, tag
+from tests.searches import CONF, client_of, lamdagent, of_kind, runs_of, tag
 
 pytestmark = pytest.mark.slow
 SCALED = ("+experiment=scaled", "execution=inline", "agent=random", "search.seed=2")
-CONF = ("--config-dir", str(ROOT / "tests" / "conf"))
-
-
-@contextlib.contextmanager
-def logging_as_before() -> Iterator[None]:
-    """Hydra switches off every logger that there is, and a search gives ours a way out of its own."""
-    every = [logging.getLogger(), *(one for one in logging.Logger.manager.loggerDict.values() if hasattr(one, "level"))]
-    before = [(one, one.disabled, one.level, list(one.handlers)) for one in every]
-    try:
-        yield
-    finally:
-        logging.getLogger("lamdagent").handlers = []
-        for one, disabled, level, handlers in before:
-            one.disabled, one.handlers = disabled, handlers
-            one.setLevel(level)
-
-
-def lamdagent(folder: Path, *words: str) -> tuple[int, str]:
-    """Exit code and output of the command line, without a process of its own: torch is loaded once for all."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    output = io.StringIO()
-    said = contextlib.ExitStack()
-    said.enter_context(logging_as_before())
-    said.enter_context(contextlib.redirect_stdout(output))
-    said.enter_context(contextlib.redirect_stderr(output))
-    with said, pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(sys, "argv", ["lamdagent", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    return code, output.getvalue()
 
 
 def newest(folder: Path) -> tuple[Run, list[Run]]:

@@ -67,7 +67,7 @@ def made(run: Run) -> str:
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("smoke")
-    code, output = search(folder, *SMOKE)
+    code, output = end(begin(folder, *SMOKE))
     assert [path.name for path in folder.glob("mlflow.db*")] == ["mlflow.db"], "who copies the file has everything"
     assert code == 0, output
     return Done(folder, code, output, runs_of(folder, "lamdagent-smoke"))
@@ -410,7 +410,7 @@ FAULTS = ("+experiment=faults", "agent=random", "search.seed=3", "budget.trials=
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("faults")
-    code, output = search(folder, *FAULTS)
+    code, output = search(folder, *FAULTS, "execution=local")
     return Done(folder, code, output, runs_of(folder, "faults"))
 
 
@@ -445,7 +445,7 @@ class TestFaultyActions:
         assert all("the teacher is ill" in text for text in texts[place + 1 :])
 
     def test_same_seed_same_choices(self, faults: Done, tmp_path: Path) -> None:
-        code, output = search(tmp_path, *FAULTS, "budget.trials=5")
+        code, output = search(tmp_path, *FAULTS, "execution=local", "budget.trials=5")
         assert code == 0, output
         again = [
             (tag(run, "fingerprint"), tag(run, "reason")) for run in of_kind(runs_of(tmp_path, "faults"), "action")
@@ -473,10 +473,10 @@ class TestFaultyActions:
 
 
 def test_wall_clock_ends_a_search_cleanly(tmp_path: Path) -> None:
-    endless = ("actions.nudge.slots.model.role=any", "budget.trials=null", "budget.wall_clock_minutes=0.5")
+    endless = ("actions.nudge.slots.model.role=any", "budget.trials=null", "budget.wall_clock_minutes=0.2")
     code, output = search(tmp_path, "+experiment=stunts", "agent=random", *endless)
     assert code == 0, output
-    assert "would not fit into 0.5 minutes" in output
+    assert "would not fit into 0.2 minutes" in output
     runs = runs_of(tmp_path, "stunts")
     cut_off = [run for run in runs if run.info.status != "FINISHED"]
     assert {tag(run, "failure_kind") for run in cut_off} <= {"budget"}, "only an action that was slower than the others"

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tests.searches import ROOT, client_of, of_kind, runs_of, search, tag
+from tests.searches import CONF, ROOT, client_of, of_kind, runs_of, search, streams, tag
 
 pytestmark = pytest.mark.slow
 THEIRS = ("their-trainings", "their-models", "their-sweep")
@@ -48,11 +48,7 @@ def snapshot(folder: Path) -> list[Any]:
 
 
 def history(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    conf = str(ROOT / "tests" / "conf")
-    command = [sys.executable, "-m", "lamdagent", "history", "--config-dir", conf, *arguments]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    return done.returncode, done.stdout, done.stderr
+    return streams(folder, "history", *CONF, *arguments)
 
 
 def first_action(runs: list[Run]) -> Run:

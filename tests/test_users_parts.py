@@ -12,11 +12,10 @@ from lamdagent.planning.plan import read_plan
 from lamdagent.selection.registry import make_agent
 from tests.builders import history
 from tests.parts import Threaded
-from tests.searches import of_kind, runs_of, tag
+from tests.searches import CONF, lamdagent, of_kind, runs_of, tag
 from tests.test_config import composed
 from tests.test_execution import ExecutorContract
 from tests.test_foreign import one, ready, run, trial
-from tests.test_replay_command import CONF, lamdagent
 from tests.test_selection import PolicyContract, turn
 
 

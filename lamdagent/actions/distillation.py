@@ -5,7 +5,8 @@ from typing import Annotated
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.limits import Above, Between
 from lamdagent.actions.methods import DISTILL
-from lamdagent.actions.training import Recipe, Training
+from lamdagent.actions.recipe import Recipe
+from lamdagent.actions.training import Training
 
 
 def distill(

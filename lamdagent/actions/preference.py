@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.limits import AtLeast, one_of
 from lamdagent.actions.methods import DPO, KTO, ORPO
-from lamdagent.actions.training import Recipe, Training
+from lamdagent.actions.recipe import Recipe
+from lamdagent.actions.training import Training
 
 DPO_LOSSES = one_of(
     "sigmoid",

@@ -10,8 +10,9 @@ from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.limits import AtLeast
 from lamdagent.actions.methods import DPO_QLORA, SFT_QLORA
 from lamdagent.actions.preference import DPO_LOSSES
+from lamdagent.actions.recipe import Recipe
 from lamdagent.actions.sft import OPTIONS
-from lamdagent.actions.training import Recipe, Training
+from lamdagent.actions.training import Training
 
 RANK = AtLeast(1)
 """Weights in 4 bits cannot be trained themselves."""

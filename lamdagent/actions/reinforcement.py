@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.limits import Above, AtLeast, MultipleOf
 from lamdagent.actions.methods import GRPO, RLOO, Method
-from lamdagent.actions.training import Recipe, Training
+from lamdagent.actions.recipe import Recipe
+from lamdagent.actions.training import Training
 from lamdagent.rewards.mix import Reward, columns_of, terms
 
 SEVERAL = AtLeast(2)

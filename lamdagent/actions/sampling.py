@@ -12,8 +12,9 @@ from typing import Annotated, Any
 from lamdagent.actions.context import Context, Loaded, chosen_rows
 from lamdagent.actions.limits import Above, AtLeast
 from lamdagent.actions.methods import RFT, SFT
+from lamdagent.actions.recipe import Recipe
 from lamdagent.actions.sft import OPTIONS
-from lamdagent.actions.training import Recipe, Training
+from lamdagent.actions.training import Training
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.progress import Progress
 from lamdagent.objects.gathered import Gathered

@@ -2,7 +2,8 @@
 
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.methods import PACKED, SFT
-from lamdagent.actions.training import Recipe, Training
+from lamdagent.actions.recipe import Recipe
+from lamdagent.actions.training import Training
 
 OPTIONS = {"completion_only_loss": True}
 PACKING = {**OPTIONS, "packing": True}

@@ -1,7 +1,6 @@
-"""What our TRL trainers share: the training as a value, its arguments, and the run."""
+"""One training with a TRL trainer, as a value that can be run."""
 
 import copy
-import dataclasses
 import gc
 import math
 import tempfile
@@ -13,122 +12,13 @@ from typing import Any
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.distributed import in_processes
 from lamdagent.actions.methods import Method
+from lamdagent.actions.networks import last_layers, linear_layers, quantized_model, restored
+from lamdagent.actions.recipe import Recipe, adapter, arguments, device_here
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.progress import Progress
 from lamdagent.libraries import known_warnings_ignored
 from lamdagent.objects.kinds import dataset_kind
 from lamdagent.rewards.mix import Term
-
-QUANTIZATION: Mapping[str, Any] = {
-    "load_in_4bit": True,
-    "bnb_4bit_quant_type": "nf4",
-    "bnb_4bit_use_double_quant": True,
-    "bnb_4bit_compute_dtype": "bfloat16",
-}
-"""Arguments of transformers' BitsAndBytesConfig, as in QLoRA (https://arxiv.org/abs/2305.14314, section 3)."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The hyperparameters that every trainer has."""
-
-    learning_rate: float
-    steps: int
-    """Optimizer steps; 0 = as many as `epochs` need."""
-    epochs: float
-    """Passes over the rows; only read when `steps` is 0."""
-    batch_size: int
-    """Rows per optimizer step."""
-    micro_batch_size: int
-    """Most rows at once in memory; the result hardly depends on it."""
-    max_length: int
-    """Tokens; longer rows are cut at their end. 0 = the method has no such limit."""
-    warmup: float
-    """Share of the steps over which the learning rate rises."""
-    lora_rank: int
-    """0 = all weights are trained."""
-    lora_alpha: int
-    """The adapter's scale is alpha / rank."""
-    lora_layers: int
-    """Only the last so many layers get an adapter; 0 = all."""
-
-    @classmethod
-    def among(cls, values: Mapping[str, Any], **others: Any) -> "Recipe":
-        """The recipe in an action function's `locals()`; what the function has no parameter for is in `others`."""
-        named = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in named}, **others)
-
-    def micro(self, processes: int = 1, least: int = 1) -> int:
-        """The largest divisor of a process's share of the batch up to `micro_batch_size`: the batch is exact."""
-        return micro_batch(self.batch_size // processes, self.micro_batch_size, least)
-
-
-def micro_batch(batch_size: int, most: int, least: int = 1) -> int:
-    """The largest divisor of `batch_size` up to `most`; where none is `least` or more, the smallest that is."""
-    divisors = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
-    fitting = [size for size in divisors if least <= size <= most]
-    return max(fitting) if fitting else min((size for size in divisors if size >= least), default=batch_size)
-
-
-@dataclass(frozen=True)
-class Device:
-    """What a trainer's arguments ask of the machine; in a script, expressions stand here instead of values."""
-
-    gpu: Any
-    cpu: Any
-    bf16: Any
-    """Mixed precision in bf16."""
-
-
-def device_here() -> Device:
-    """What this machine has."""
-    import torch
-
-    gpu = torch.cuda.is_available()
-    return Device(gpu, not gpu, gpu and torch.cuda.is_bf16_supported())
-
-
-def arguments(
-    recipe: Recipe, seed: int, output: str, device: Device, processes: int = 1, least: int = 1
-) -> dict[str, Any]:
-    """The recipe as keyword arguments of any TRL configuration class, in each of so many processes.
-
-    `least` is the fewest rows at once that the method can do with.
-    """
-    micro = recipe.micro(processes, least)
-    return {
-        "output_dir": output,
-        "learning_rate": recipe.learning_rate,
-        "max_steps": recipe.steps or -1,
-        "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": recipe.batch_size // (micro * processes),
-        **({"max_length": recipe.max_length} if recipe.max_length else {}),
-        "warmup_steps": recipe.warmup,
-        "seed": seed,
-        "use_cpu": device.cpu,
-        # On a CPU, autocast costs LoRA on bf16 weights a fifth of its speed and makes full steps noisier.
-        "bf16": device.bf16,
-        "activation_checkpointing": device.gpu,
-        "gradient_checkpointing": None,
-        "dataloader_pin_memory": device.gpu,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-    }
-
-
-def adapter(recipe: Recipe, targets: Any, layers: Any) -> dict[str, Any]:
-    """The recipe as keyword arguments of peft's LoraConfig; `targets`, `layers`: which modules get an adapter."""
-    return {
-        "r": recipe.lora_rank,
-        "lora_alpha": recipe.lora_alpha,
-        "target_modules": targets,
-        "layers_to_transform": layers,
-        "task_type": "CAUSAL_LM",
-    }
 
 
 @dataclass(frozen=True)
@@ -258,53 +148,6 @@ class Training:
             model.save_pretrained(folder)
             whole = context.load(self.model)[0]
             return PeftModel.from_pretrained(whole, folder).merge_and_unload()
-
-
-def quantized_model(folder: str) -> Any:
-    """The model in 4 bits, on the GPU if there is one; elsewhere bitsandbytes works too, but saves no time.
-
-    Raises:
-        ActionFailed: bitsandbytes is not installed.
-    """
-    import torch
-    import transformers
-
-    library: Any = transformers
-    try:
-        settings = library.BitsAndBytesConfig(**QUANTIZATION)
-        place = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
-        return library.AutoModelForCausalLM.from_pretrained(
-            folder, quantization_config=settings, device_map=place, local_files_only=True, use_safetensors=True
-        )
-    except ImportError as error:
-        advice = "pip install 'lamdagent[qlora]', or use the LoRA action of the same method instead"
-        raise ActionFailed(f"QLoRA needs bitsandbytes ({error}): {advice}.", kind="error") from error
-
-
-# The next three functions also stand, word for word, in the scripts of rebuild/: nothing of this package in them.
-
-
-def linear_layers(model: Any) -> list[str]:
-    """Names of every linear layer but the head; peft's own "all-linear" cannot be combined with chosen layers."""
-    import torch
-
-    head = model.get_output_embeddings()
-    found = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and part is not head]
-    return sorted({name.rsplit(".", 1)[-1] for name in found})
-
-
-def last_layers(model: Any, count: int) -> list[int] | None:
-    """Numbers of the last `count` layers; None, meaning all, for 0."""
-    layers = model.config.get_text_config().num_hidden_layers
-    return list(range(max(0, layers - count), layers)) if count else None
-
-
-def restored(model: Any, config: Any, generation_config: Any, dtype: Any) -> Any:
-    """The trained weights as a plain model again: trainers patch its forward and rewrite its token ids."""
-    vars(model).pop("forward", None)
-    model.activation_checkpointing_disable()
-    model.config, model.generation_config = config, generation_config
-    return model.to(dtype)
 
 
 def _listen(context: Context, run: Any) -> None:

@@ -98,19 +98,24 @@ def _carry_out(
 ) -> Ended:
     executor = make_executor(plan.config)  # its worker imports torch while MLflow is imported and the store opened
     try:
+        from lamdagent.tracking.connect import complete_file
+
         with uncollected():  # not for good: what MLflow opens would stay open, and SQLite's log beside its file
             from lamdagent.loop.search import run
 
             world = _opened(plan, config_yaml, executor, view, stop, replay)
-        found = run(world)
         store = world.runs.store
-        ended = Ended(_result(plan, store, world.runs.search_run.run_id, found), found.replayed, store)
-        if conclude is not None:
-            conclude(ended)
-        if not world.settled():
-            left = store.backlog
-            view.say(f"{left.writes} writes wait in {left.folder}; the next start writes them", "yellow")
-        return ended
+        try:
+            found = run(world)
+            ended = Ended(_result(plan, store, world.runs.search_run.run_id, found), found.replayed, store)
+            if conclude is not None:
+                conclude(ended)
+            if not world.settled():
+                left = store.backlog
+                view.say(f"{left.writes} writes wait in {left.folder}; the next start writes them", "yellow")
+            return ended
+        finally:
+            complete_file(store.uri)
     finally:
         executor.close()
 

@@ -12,16 +12,9 @@ import yaml
 
 from lamdagent.actions.action import Action
 from lamdagent.actions.merging import NOT_WEIGHTS, OPTIONS, Merging
-from lamdagent.actions.training import (
-    QUANTIZATION,
-    Device,
-    Training,
-    adapter,
-    arguments,
-    last_layers,
-    linear_layers,
-    restored,
-)
+from lamdagent.actions.networks import QUANTIZATION, last_layers, linear_layers, restored
+from lamdagent.actions.recipe import Device, adapter, arguments
+from lamdagent.actions.training import Training
 from lamdagent.export.part import Part, place, title
 from lamdagent.export.rewards import imported, sources
 from lamdagent.objects.model import Model

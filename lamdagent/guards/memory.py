@@ -14,7 +14,7 @@ from itertools import product
 from lamdagent.actions.action import ActionType
 from lamdagent.actions.merge_methods import merges
 from lamdagent.actions.methods import Method, method_of
-from lamdagent.actions.training import micro_batch
+from lamdagent.actions.recipe import micro_batch
 from lamdagent.config import Config
 from lamdagent.devices import Capacity, capacity
 from lamdagent.execution.disk import in_words

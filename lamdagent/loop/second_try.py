@@ -4,7 +4,7 @@ import dataclasses
 
 from lamdagent.actions.action import MICRO
 from lamdagent.actions.methods import method_of
-from lamdagent.actions.training import micro_batch
+from lamdagent.actions.recipe import micro_batch
 from lamdagent.execution.executor import Failed, Finished, Job
 
 

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lamdagent.errors import UserError
@@ -132,6 +132,23 @@ def probe_database(uri: str) -> None:
     except ModuleNotFoundError as error:
         hint = "for PostgreSQL: pip install 'psycopg[binary]'"
         raise _fault(uri, f"needs the Python database driver '{error.name}', which is not installed ({hint})") from None
+
+
+def complete_file(uri: str) -> None:
+    """Bring the write-ahead log into the file of an SQLite address, so that a copy of the file alone has everything.
+
+    SQLite does so when the last connection closes; MLflow keeps its own open as long as the process lives.
+    """
+    if not uri.startswith("sqlite"):
+        return
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(
+        uri, connect_args={"timeout": PROBE_TIMEOUT_S}, poolclass=sqlalchemy.pool.NullPool
+    )
+    away = suppress(sqlalchemy.exc.OperationalError)  # locked, or gone: nothing is lost by it
+    with away, engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def sqlite_file(uri: str) -> Path:

@@ -46,7 +46,8 @@ from in_turn import (
     show,
 )
 
-from lamdagent.actions.training import Device, Training, adapter, arguments
+from lamdagent.actions.recipe import Device, adapter, arguments
+from lamdagent.actions.training import Training
 from lamdagent.evaluation.fingerprint import BUILTIN
 from lamdagent.evaluation.task import Task
 from lamdagent.export.folder import RecordingContext

@@ -27,7 +27,9 @@ from typing import Any
 
 from in_turn import Ratio, Row, Worker, action, base_of, first, in_turn, parser, planned, rows_file, show
 
-from lamdagent.actions.training import Training, adapter, arguments, device_here, last_layers, linear_layers
+from lamdagent.actions.networks import last_layers, linear_layers
+from lamdagent.actions.recipe import adapter, arguments, device_here
+from lamdagent.actions.training import Training
 from lamdagent.execution.progress import Progress, Report
 from lamdagent.export.folder import RecordingContext
 

@@ -2,7 +2,8 @@
 
 from lamdagent.actions.context import Context, Loaded
 from lamdagent.actions.methods import Method, performs
-from lamdagent.actions.training import Recipe, Training
+from lamdagent.actions.recipe import Recipe
+from lamdagent.actions.training import Training
 
 SIMPO = Method("simpo", "trl.experimental.cpo.CPOTrainer", "preference", rows=2)
 
