@@ -14,7 +14,7 @@ from lamdagent.api.composing import compose
 from lamdagent.config import Config, read
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.settings.hints import choices, core, keys, wanted
-from tests.test_config import lamdagent
+from tests.searches import lamdagent, streams
 
 
 def answer(*words: str, config_dir: Path | None = None) -> str:
@@ -275,20 +275,20 @@ class TestProcesses:
         ],
     )
     def test_ends_with_2(self, words, said, tmp_path):
-        done = lamdagent(*words, cwd=tmp_path)
-        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+        code, _, err = streams(tmp_path, *words)
+        assert code == 2 and said in err and "Traceback" not in err, err
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.slow
     def test_a_sweep_is_so_many_searches_and_leaves_no_folder(self, tmp_path):
-        words = ("+experiment=smoke", "+datasets.pico_spell.rows=40,50", "dry_run=true")
-        done = lamdagent("--multirun", *words, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("Budget: trials 7") == 2
+        words = ("+experiment=smoke", "+datasets.pico_spell.rows=40,50", "dry_run=true", "execution=inline")
+        code, output = lamdagent(tmp_path, "--multirun", *words)
+        assert code == 0, output
+        assert output.count("Budget: trials 7") == 2
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.slow
     def test_a_fault_in_a_sweep_ends_it_with_2(self, tmp_path):
-        done = lamdagent("--multirun", "+experiment=smoke", "search.test_top=0,1", "dry_run=true", cwd=tmp_path)
-        assert done.returncode == 2 and "search.test_top: got 0" in done.stderr and "Traceback" not in done.stderr
+        code, output = lamdagent(tmp_path, "--multirun", "+experiment=smoke", "search.test_top=0,1", "dry_run=true")
+        assert code == 2 and "search.test_top: got 0" in output and "Traceback" not in output
         assert not list(tmp_path.iterdir())

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import hydra
 import pytest
@@ -13,6 +12,7 @@ from lamdagent.api.composing import compose
 from lamdagent.config import conf_folder, read
 from lamdagent.errors import ConfigError, UserError
 from lamdagent.planning.plan import read_plan
+from tests.searches import lamdagent
 
 EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
 
@@ -20,11 +20,6 @@ EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("
 def composed(*overrides: str):
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return hydra.compose("config", list(overrides))
-
-
-def lamdagent(*arguments: str, cwd: Path, timeout: int = 120, env=None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lamdagent", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=env)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -63,8 +58,8 @@ def test_help_and_cfg_import_nothing_heavy(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert json.loads(done.stdout.split("HEAVY ")[1]) == []
     assert "pico" in done.stdout and done.returncode == 0
-    shown = lamdagent("--help", cwd=tmp_path)
-    assert shown.returncode == 0 and "+experiment=tooluse" in shown.stdout and not list(tmp_path.iterdir())
+    code, shown = lamdagent(tmp_path, "--help")
+    assert code == 0 and "+experiment=tooluse" in shown and not list(tmp_path.iterdir())
 
 
 BROKEN = {
@@ -115,16 +110,15 @@ def test_broken_configurations_are_refused_with_one_message(fault, spoilt, monke
 
 @pytest.mark.slow
 def test_a_store_that_cannot_be_reached_ends_the_command_with_2(tmp_path):
-    done = lamdagent("+experiment=smoke", "tracking.uri=postgresql://nobody@127.0.0.1:9/none", cwd=tmp_path)
-    said = done.stderr + done.stdout
-    assert done.returncode == 2 and "tracking.uri" in said and "Traceback" not in said, said
+    code, said = lamdagent(tmp_path, "+experiment=smoke", "tracking.uri=postgresql://nobody@127.0.0.1:9/none")
+    assert code == 2 and "tracking.uri" in said and "Traceback" not in said, said
     assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.slow
 def test_dry_run_shows_the_plan_and_runs_nothing(tmp_path):
-    done = lamdagent("+experiment=smoke", "dry_run=true", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, said = lamdagent(tmp_path, "+experiment=smoke", "dry_run=true", "execution=inline")
+    assert code == 0, said
     for words in ("Pool", "Tasks", "sft_full", "Budget: trials 7", "first prompt", "second prompt", "0 USD"):
-        assert words in done.stdout
+        assert words in said
     assert not list(tmp_path.iterdir())
