@@ -40,7 +40,7 @@ from tests.builders import DATASETS, TASKS, TYPES, base_trial, model, trial_of
 from tests.searches import ROOT, of_kind, runs_of, search, tag
 from tests.servers import server
 
-STUNTS = ("+experiment=stunts", "execution=local")
+STUNTS = ("+experiment=stunts", "execution=inline")
 
 
 # Which ones stay ---------------------------------------------------------------------------------------------------
