@@ -82,5 +82,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What is exported, loaded or not."""
+    """Names that are exported, loaded or not."""
     return sorted({*globals(), *__all__})

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 MAPPINGS = ("trl", "transformers", "params", "lamdagent")
-"""What `memory.sources.<name>.mapping` may be by name: one file each in conf/source."""
+"""Mappings that `memory.sources.<name>.mapping` may name: one file each in conf/source."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SearchConfig(Section):
 
 @dataclass(frozen=True)
 class TrackingConfig(Section):
-    """Where the store is."""
+    """The MLflow store: its place and its names."""
 
     uri: str | None = None
     """MLflow tracking URI; null = MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder."""
@@ -93,7 +93,7 @@ class BudgetConfig(Section):
 
 @dataclass(frozen=True)
 class ExecutionConfig(Section):
-    """Where actions run."""
+    """The executor: where and how actions run."""
 
     kind: str = "local"
     """local (a worker process), ray (a cluster, many actions at once), inline (this process, for debugging), or
@@ -101,7 +101,7 @@ class ExecutionConfig(Section):
     arguments: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of an executor of yours."""
     address: str | None = None
-    """Of the Ray cluster, host:port or auto; null = one is started on this machine and ends with the search."""
+    """Address of the Ray cluster, host:port or auto; null = one is started on this machine and ends with the search."""
     cpus: Positive = 1.0
     """Ray: CPUs per action."""
     gpus: NotNegative | None = None
@@ -111,7 +111,7 @@ class ExecutionConfig(Section):
     memory_gb: Positive | None = None
     """Memory of the device that actions run on, in 10^9 bytes; null = the smallest GPU's, else this machine's."""
     memory_check: Mode = "refuse"
-    """What happens to actions that by estimate cannot fit."""
+    """Reaction to actions that by estimate cannot fit."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ class EvaluationConfig(Section):
     batch_size: AtLeast1 = 16
     """Sequences per batch, with transformers; vLLM batches by itself."""
     overlap: Mode = "refuse"
-    """Of training rows with evaluation items (a whole question, or 13 of its words in a row): refuse, warn (the search
-    run, its report and the model card say so) or off (nothing is compared)."""
+    """Reaction to training rows that hold evaluation items (a whole question, or 13 of its words in a row): refuse,
+    warn (the search run, its report and the model card say so) or off (nothing is compared)."""
     backend: str = "hf"
     """hf: transformers, on the weights that an action has just made, in memory; vllm: vLLM, which loads them again and
     is faster on a GPU; or module:Name of one of yours, which need not be lm-eval. Their scores are not compared."""

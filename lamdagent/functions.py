@@ -30,7 +30,7 @@ def load_function(path: str, where: str = "") -> Any:
 
 
 def load_maker(path: str, arguments: Mapping[str, Any], protocol: type, where: str) -> Callable[[], Any]:
-    """What makes the user's part at `path`: a class with the methods of `protocol`, or a function where one will do.
+    """Maker of the user's part at `path`: a class with the methods of `protocol`, or a function where one will do.
 
     Args:
         path: `module:Name`, as the user wrote it.

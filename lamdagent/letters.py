@@ -28,7 +28,7 @@ PRETRAINING = {"first": 10, "last": 1, "second": 1, "top": 1, "low": 1}
 
 
 def question(skill: str, word: str) -> str:
-    """What the model is asked."""
+    """The prompt for `skill` on `word`, its letters spaced."""
     return f"{skill} {' '.join(word)}"
 
 

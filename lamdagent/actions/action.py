@@ -18,7 +18,7 @@ PROCESSES = "accelerate.num_processes"
 """The param that says over how many processes an action ran, where it was more than one."""
 
 Object = Model | Dataset | Resource
-"""What can be in a slot."""
+"""An object that can be in a slot."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ActionType:
     name: str
     """The key of its file in `conf/action`."""
     description: str
-    """What the agent reads."""
+    """Description that the agent reads."""
     function: str
     """`module:function`, imported only where it runs."""
     slots: tuple[Slot, ...]
@@ -83,7 +83,7 @@ class ActionType:
     makes: str = ""
     """Kind of the dataset that it makes besides the model; empty for none."""
     needs: tuple[str, ...] = ()
-    """What must be there where it runs: `gpu`, or a Python package by its import name."""
+    """Requirements of the machine where it runs: `gpu`, or a Python package by its import name."""
     accelerate: Mapping[str, Any] = field(default_factory=dict)
     """accelerate's launch configuration for one action over several processes; empty = in the worker. It says how an
     action runs and not what comes out (but for rounding), so it is no part of the fingerprint."""
@@ -192,7 +192,7 @@ class Action:
         return [f"{key}={self.hyperparameters[key]}" for key in self.choices if key in self.hyperparameters]
 
     def params(self) -> dict[str, Any]:
-        """What the action's MLflow run shows as params: objects and hyperparameters under plain names."""
+        """Params that the action's MLflow run shows: objects and hyperparameters under plain names."""
         objects = {slot: ", ".join(names) for slot, names in self.slots.items()}
         return {
             "action": self.type,

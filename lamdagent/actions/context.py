@@ -1,4 +1,4 @@
-"""What every action function is given: where to write, how to load, which rows, which seed."""
+"""Context that every action function is given: where to write, how to load, which rows, which seed."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ class Context:
     """The first argument of every action function; the rest are the action's slots and hyperparameters."""
 
     output: Path
-    """Where the new model ends up. An action may write it itself; else what it returns is saved there after it."""
+    """Folder of the new model. An action may write it itself; else what it returns is saved there after it."""
     seed: int = 0
     """For every random choice of the action."""
     data_fraction: float = 1.0
@@ -53,9 +53,9 @@ class Context:
     report: Report = ignore_progress
     """Called with a `Progress` as often as the action likes."""
     adapter: Path | None = None
-    """Where a LoRA training leaves its adapter besides the merged weights; None = nowhere."""
+    """Folder where a LoRA training leaves its adapter besides the merged weights; None = nowhere."""
     data: Path | None = None
-    """Where an action leaves a dataset that it has made besides the model; None = nowhere."""
+    """Folder where an action leaves a dataset that it has made besides the model; None = nowhere."""
     accelerate: Mapping[str, Any] = field(default_factory=dict)
     """accelerate's launch configuration, complete, for trainings over several processes; empty = in this one."""
     processes: int = 1

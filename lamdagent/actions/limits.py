@@ -1,4 +1,4 @@
-"""What a hyperparameter's values must be besides their type: `loss: Annotated[str, one_of("sigmoid", "hinge")]`."""
+"""Limits of a hyperparameter's values besides their type: `loss: Annotated[str, one_of("sigmoid", "hinge")]`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Limit(Protocol):
     """One condition; it stands in an `Annotated` type and is checked before a search begins."""
 
     def fault(self, value: Any, grid: Grid) -> str:
-        """What is wrong with `value`, and what is allowed; empty when nothing is."""
+        """The fault of `value`, and what is allowed; empty when there is no fault."""
         ...
 
     def columns(self, value: Any) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""What each merge method of mergekit takes, as plain values: the driver writes merges down without loading mergekit.
+"""Inputs of each merge method of mergekit, as plain values: the driver writes merges down without loading mergekit.
 
 A test holds METHODS against mergekit's own registry. `passthrough` is left out: it stacks layers of one model.
 """
@@ -12,7 +12,7 @@ from lamdagent.errors import ActionFailed
 
 @dataclass(frozen=True)
 class Method:
-    """What one method takes besides its parameters."""
+    """Inputs of one merge method besides its parameters."""
 
     base: Literal["none", "any", "ancestor", "first"] = "none"
     """`ancestor`: one more model, whose differences to the others are merged; `any`: such a one or none; `first`: the
@@ -51,7 +51,7 @@ METHODS = {
 """Every method of mergekit 0.1.5 that merges two or more models."""
 
 MODULES = ("lamdagent.actions.merging", "lamdagent.actions.interpolation", "lamdagent.actions.task_vectors")
-"""Where the action functions are that merge."""
+"""Modules of the action functions that merge."""
 
 
 def merges(function: str) -> bool:

@@ -92,7 +92,7 @@ class Merging:
     weight: float = 0.5
     """The first model's share of two, where the method weighs whole models; others share equally."""
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
-    """What else mergekit's method is told, by its own names."""
+    """Further parameters of mergekit's method, by its own names."""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ class Merging:
         return [1.0 / len(self.models)] * len(self.models)
 
     def configuration(self, dtype: str | None) -> dict[str, Any]:
-        """What mergekit is told; `dtype` is the precision of the new weights."""
+        """The merge configuration that mergekit reads; `dtype` is the precision of the new weights."""
         takes = METHODS[self.method]
         shares = self.shares if takes.weighed else [None] * len(self.models)
         has_base = takes.base == "first" or takes.with_base(self.base)

@@ -1,4 +1,4 @@
-"""What each training method is: its TRL trainer, what it reads, what it holds beside the model, what it generates.
+"""Training methods: the TRL trainer of each, what it reads, what it holds beside the model, what it generates.
 
 Whoever has to know this of an action asks `method_of`: the memory guard, the second try of a job that ran out of
 memory, the scripts of a rebuild, the reading of other people's runs.
@@ -37,7 +37,7 @@ class Method:
     trainer: str
     """The class in TRL, such as `trl.SFTTrainer`; its configuration is beside it, here `trl.SFTConfig`."""
     kind: str
-    """Of its dataset: a name in `kinds.KINDS`, or `module:NAME`."""
+    """Kind of its dataset: a name in `kinds.KINDS`, or `module:NAME`."""
     function: str = ""
     """`module:name` of the action function; empty for a method that `performs` marks."""
     reference: Literal["none", "given", "beta"] = "none"
@@ -60,7 +60,7 @@ class Method:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What the trainer reads of each row."""
+        """Columns that the trainer reads of each row."""
         return dataset_kind(self.kind).columns
 
     @property

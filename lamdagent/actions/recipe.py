@@ -50,7 +50,7 @@ def micro_batch(batch_size: int, most: int, least: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Device:
-    """What a trainer's arguments ask of the machine; in a script, expressions stand here instead of values."""
+    """Facts of the device that a trainer's arguments need; in a script, expressions stand here instead of values."""
 
     gpu: Any
     cpu: Any
@@ -59,7 +59,7 @@ class Device:
 
 
 def device_here() -> Device:
-    """What this machine has."""
+    """The device of this machine."""
     import torch
 
     gpu = torch.cuda.is_available()

@@ -35,17 +35,17 @@ class Training:
     options: Mapping[str, Any]
     """Arguments that only this method's configuration has."""
     further_columns: tuple[str, ...] = ()
-    """What the trainer reads of each row besides the columns of the method's kind of data."""
+    """Columns that the trainer reads of each row besides those of the method's kind of data."""
     prepare: Callable[[list[dict[str, Any]], int], list[dict[str, Any]]] | None = None
     """From the dataset's rows and the seed to the trainer's rows; stands in the scripts of rebuild/ as source text."""
     teacher: str = ""
     """Folder of a second model that the trainer takes; empty for none."""
     rewards: tuple[Term, ...] = ()
-    """What the trainer rewards answers with; their weights are among `options`."""
+    """Reward functions by which the trainer scores answers; their weights are among `options`."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What the trainer reads of each row; the optional ones of its kind too, where a row has them."""
+        """Columns that the trainer reads of each row; the optional ones of its kind too, where a row has them."""
         return (*self.method.columns, *self.further_columns)
 
     @property
@@ -104,7 +104,7 @@ class Training:
         return restored(trained, *configs, dtype).eval(), context.tokenizer(self.model)
 
     def _rows(self, context: Context) -> Any:
-        """What the trainer gets, a `datasets.Dataset`."""
+        """The training rows that the trainer gets, a `datasets.Dataset`."""
         rows = context.rows(self.dataset, self.every_column)
         if missing := [column for column in self.columns if column not in rows.column_names]:
             has = ", ".join(rows.column_names)
@@ -113,7 +113,7 @@ class Training:
         return type(rows).from_list(self.to_trl(rows.to_list(), context.seed)) if self.to_trl else rows
 
     def _further(self, context: Context, tokenizer: Any) -> dict[str, Any]:
-        """What only some trainers take."""
+        """Arguments that only some trainers take, by name."""
         if self.needs_reference:
             return {"ref_model": context.load(self.model)[0].float().eval()}
         if self.teacher:

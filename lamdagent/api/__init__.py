@@ -1,1 +1,1 @@
-"""What `import lamdagent` offers: every ability of the command line as a function with values and exceptions."""
+"""Functions that `import lamdagent` offers: every ability of the command line, with values and exceptions."""

@@ -1,4 +1,4 @@
-"""What to do about a configuration that Hydra cannot compose: its own words first, then a line of ours."""
+"""Advice about a configuration that Hydra cannot compose: its own words first, then a line of ours."""
 
 import difflib
 import re

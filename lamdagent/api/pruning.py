@@ -26,12 +26,12 @@ class Weights:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What became, or would become, of an experiment's weights."""
+    """Result of pruning an experiment's weights, or of a dry run."""
 
     experiment: str
     """MLflow experiment."""
     weights: tuple[Weights, ...]
-    """Of every model that had some, best first."""
+    """Weights of every model that had some, best first."""
     freed_bytes: int
     """Deleted now; 0 with `dry_run`."""
     history: Trials
@@ -39,12 +39,12 @@ class Pruned:
 
     @property
     def gone(self) -> tuple[Weights, ...]:
-        """What is deleted, or would be."""
+        """Weights that are deleted, or would be."""
         return tuple(one for one in self.weights if not one.kept)
 
     @property
     def kept(self) -> tuple[Weights, ...]:
-        """What stays."""
+        """Weights that stay."""
         return tuple(one for one in self.weights if one.kept)
 
 

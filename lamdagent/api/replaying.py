@@ -33,13 +33,13 @@ class Replayed:
     """Pipelines that were made again, or would be."""
 
     plan: "Plan"
-    """What was, or would be, carried out."""
+    """Plan that was, or would be, carried out."""
     replay: "Replay"
     """The old pipelines, and the scale at which they are made again."""
     pairs: tuple[Pair, ...] = ()
     """The pipelines that could be made; none with `dry_run`."""
     result: "Result | None" = None
-    """Of the search run that holds them; None with `dry_run`."""
+    """Result of the search run that holds them; None with `dry_run`."""
 
     @property
     def steps(self) -> tuple[Trial, ...]:

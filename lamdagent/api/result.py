@@ -1,4 +1,4 @@
-"""What a search gives back: its champion, its trials, and where everything is kept."""
+"""Result of a search: its champion, its trials, and where everything is kept."""
 
 import io
 from dataclasses import dataclass, field

@@ -78,7 +78,7 @@ def plan_of(node: "DictConfig") -> "Plan":
 
 
 def terminal(progress: bool) -> "Terminal":
-    """Where progress is shown: nowhere without `progress`."""
+    """Terminal that shows progress; without `progress` it shows nothing."""
     from lamdagent.loop.terminal import Terminal, standard_output
 
     return Terminal(standard_output(silent=not progress))

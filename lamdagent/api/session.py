@@ -37,7 +37,7 @@ class Ended:
 INTERRUPTED = "the search was interrupted and nothing is left open; the same call goes on from the store"
 """For who sees the exception."""
 Conclude = Callable[[Ended], None]
-"""What is written to the store last."""
+"""Function that writes to the store last."""
 
 
 def carry_out(

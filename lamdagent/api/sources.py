@@ -54,7 +54,7 @@ class ForeignRuns:
 def sources(
     experiment: str | None = None, overrides: Overrides = (), *, config_dir: str | Path | None = None
 ) -> ForeignRuns:
-    """What a search would understand of others' runs: actions, inputs, normalized scores, and why others are skipped.
+    """Others' runs as a search would understand them: actions, inputs, normalized scores, and why some are skipped.
 
     Without `memory.sources` in the configuration, the store's experiments with suggestions for such settings.
 
@@ -101,14 +101,14 @@ def count(rows: Sequence[ParsedRun]) -> dict[str, int]:
 def _without_scores(
     samples: Sequence[Sample], readings: Mapping[str, Sequence[ParsedRun]], config: Config
 ) -> list[Sample]:
-    """Those of sources in which no run has a score that counts."""
+    """Samples of the sources in which no run has a score that counts."""
     gaps = {name for name, found in readings.items() if not any(r.trial and r.trial.scores for r in found)}
     wanted = {str(e) for name in gaps for e in config.memory.sources[name].experiments}
     return [s for s in samples if {s.name, s.experiment_id} & wanted]
 
 
 def _ours(outline: Plan, records: "Sequence[RunRecord]") -> SearchContext:
-    """What a search would know: stand-ins for the initial models, the base's score if one has been taken."""
+    """Context of a search: stand-ins for the initial models, the base's score if one has been taken."""
     config = outline.config
     models = [stand_in(name, settings.source) for name, settings in config.models.items()]
     past = build_history(records, outline.types, outline.datasets, outline.tasks)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FEWEST = 2
 """Pipelines that a ranking needs."""
 CHANGES = ("data_fraction=", "base=", "search.seed=", "datasets.", "actions.", "evaluation.", "tasks.")
-"""What overrides begin with that make another scale."""
+"""Beginnings of overrides that make another scale."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _search_to_compare(config: Config, search_run_id: str | None) -> "tuple[RunS
 
 
 def _ranked(store: "RunStore", search: "RunRecord") -> "list[RunRecord]":
-    """What the search chose, best first on its own tasks."""
+    """Runs that the search chose, best first on its own tasks."""
     from lamdagent.planning.plan import make_outline
     from lamdagent.scaling.pipeline_records import chosen_by, settings_of
 

@@ -1,4 +1,4 @@
-"""What the store knows of an experiment: its trials as values and as a data frame."""
+"""An experiment as the store knows it: its trials as values and as a data frame."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ class Trials(Sequence[Trial]):
     history: History
     """The same with what rests on what."""
     tasks: tuple[Task, ...]
-    """That the scores are of."""
+    """Tasks that the scores are of."""
 
     def __getitem__(self, index: Any) -> Any:
         """One trial, or several for a slice."""

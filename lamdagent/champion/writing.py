@@ -1,4 +1,4 @@
-"""What the end of a search writes to the finalists' runs: standings, gains, and scores with other seeds."""
+"""Writing to the finalists' runs at the end of a search: standings, gains, and scores with other seeds."""
 
 import json
 

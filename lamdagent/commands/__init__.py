@@ -1,4 +1,4 @@
-"""What `python -m lamdagent` can do: one file for each command, one line for each below.
+"""Commands of `python -m lamdagent`: one file for each command, one line for each below.
 
 A file has `COMMAND = Command(...)` and imports nothing heavy before its `run` is called.
 """
@@ -26,14 +26,14 @@ DEFAULT = "search"
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line says."""
+    """A command line, read."""
 
     composed: "Composed"
-    """What Hydra made of the overrides."""
+    """Configuration that Hydra composed from the overrides."""
     run_id: str | None = None
     """The run that it names, for commands that take one."""
     flags: frozenset[str] = frozenset()
-    """Those of the command's own flags that were given."""
+    """Flags of the command's own that were given."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def run(request: Request) -> None:
 
 
 def sentences(found: "RankAgreement", top: int, left_out: int) -> list[tuple[str, str]]:
-    """What the figures say, with a style for each line."""
+    """Lines that put the figures into words, each with its style."""
     from lamdagent.scaling.rank_agreement import SURVIVES
 
     rho = "not defined" if found.spearman is None else f"{found.spearman:+.2f}"

@@ -22,7 +22,7 @@ from lamdagent.objects.resource import Resource
 SMALL = 512
 """Up to so many actions of a type, sampling enumerates them; beyond, it draws and rejects."""
 COMPATIBILITY = ("vocabulary", "architecture", "frame", "base")
-"""What decides which models fit together."""
+"""Fields of a model that decide which models fit together."""
 
 
 def produced(action: Action, run_id: str) -> Model:

@@ -1,4 +1,4 @@
-"""What scores models: the backends of this package, and what one of your own has to have.
+"""Backends that score models: those of this package, and what one of your own has to have.
 
 A backend need not be lm-eval: it may have items and scores of its own. See `Backend`.
 """
@@ -29,7 +29,7 @@ class ScoredModel:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is asked of a backend."""
+    """A request to a backend to score a model."""
 
     tasks: Sequence[Task]
     """At least one."""
@@ -41,7 +41,7 @@ class Evaluation:
     batch_size: int = 32
     """Sequences at once, as the user says."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the backend itself."""
+    """Options of the backend itself."""
 
 
 class Backend(Protocol):
@@ -75,7 +75,7 @@ class _Known:
     path: str
     """`module:Name` of its class."""
     package: str = ""
-    """What must be installed for it."""
+    """Package that must be installed for it."""
     advice: str = ""
 
 
@@ -110,7 +110,7 @@ def load_backend(name: str) -> Backend:
 
 
 def backend_faults(name: str) -> Iterator[str]:
-    """What keeps the backend from being used here."""
+    """Faults that keep the backend from being used here."""
     known = BACKENDS.get(name)
     if known and known.package and importlib.util.find_spec(known.package) is None:
         yield f"{KEY}: {known.advice}"

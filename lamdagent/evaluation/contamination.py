@@ -23,7 +23,7 @@ class Leak:
 
     dataset: str
     rows: int
-    """Of the dataset in all."""
+    """Rows of the dataset in all."""
     row: int
     """Its number among the dataset's rows, from 0."""
     item: Item
@@ -54,7 +54,7 @@ def leaks(datasets: Sequence[Dataset], items: Sequence[Item]) -> list[Leak]:
 
 
 def leaks_among(name: str, kind: str, rows: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> list[Leak]:
-    """Those of `rows` that hold one of `items`; `name` is told in a dataset's place."""
+    """A leak for each of `rows` that holds one of `items`; `name` stands in for a dataset's."""
     found = Questions([item.question for item in items]).overlaps(_texts(rows, kind))
     return [Leak(name, len(rows), one.row, items[one.item], one.exact) for one in found]
 
@@ -88,5 +88,5 @@ def _rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
 
 
 def _texts(rows: Iterable[Mapping[str, Any]], kind: str) -> Iterator[list[str]]:
-    """What a model sees of each row, a text for each cell or message."""
+    """Texts that a model sees of each row, one for each cell or message."""
     yield from map(dataset_kind(kind).texts_of, rows)

@@ -17,7 +17,7 @@ ADVICE = "other seeds draw other answers, and evaluation.overlap=warn goes on wi
 
 
 def comparison(overlap: str, tasks: Sequence[Task]) -> Callable[[Gathered], str]:
-    """What `Context.check` does about the items of `tasks` under `evaluation.overlap`: refuse, warn or off."""
+    """Function by which `Context.check` compares rows with the items of `tasks`; `overlap`: refuse, warn or off."""
     return partial(_compared, overlap, tasks)
 
 

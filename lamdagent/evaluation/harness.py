@@ -20,7 +20,7 @@ from lamdagent.execution.progress import Progress, Report
 SEED = 1234
 """For everything random in an evaluation: equal weights get equal scores."""
 PLAIN = {"attention_mask", "do_sample", "temperature"}
-"""What a greedy generation is told; who tells more wants more than our stages do."""
+"""Arguments of a plain greedy generation; a task that gives others wants more than our stages do."""
 
 
 def evaluate(
@@ -157,7 +157,7 @@ def _score(result: dict[str, Any], samples: Sequence[dict[str, Any]], task: Task
 
 
 def _replies(sample: dict[str, Any]) -> list[Any]:
-    """What the model gave for an item: texts, or log-likelihoods, which are never empty."""
+    """Replies of the model to an item: texts, and a word in place of log-likelihoods, which are never empty."""
     replies = [reply for copies in sample["resps"] for reply in copies]
     return [reply.strip() if isinstance(reply, str) else "likelihood" for reply in replies]
 

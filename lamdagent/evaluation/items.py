@@ -52,7 +52,7 @@ def _loaded(task: Task, split: Split) -> Any:
 
 
 def _question(task: Task, loaded: Any, doc: dict[str, Any]) -> str:
-    """What tells the item from others: as the user says, as the task says, its `question`, or its whole prompt."""
+    """Text that tells the item from others: as the user says, as the task says, its `question`, or its whole prompt."""
     if task.question:
         return _rendered(task, doc)
     if loaded.should_decontaminate():

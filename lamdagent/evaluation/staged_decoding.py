@@ -58,7 +58,7 @@ def in_stages(
 
 
 def kept_of(cache: Any, rows: Any) -> Layers:
-    """What a cache holds of some rows."""
+    """Keys and values that a cache holds of some rows, by layer."""
     read = int(cache.get_seq_length())
     return [(layer.keys[rows, :, :read], layer.values[rows, :, :read]) for layer in cache.layers]
 

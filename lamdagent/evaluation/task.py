@@ -61,11 +61,11 @@ class Task:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further lm-eval task settings (num_fewshot, generation_kwargs, ...)."""
     question: str = ""
-    """What the comparison with training data takes for an item's question, see `TaskConfig`; no part of the score."""
+    """Text of an item that is compared with training data, see `TaskConfig`; no part of the score."""
     backend: str = "hf"
-    """What scores it, see `backends.BACKENDS`; all tasks of a search have the same."""
+    """Backend that scores it, see `backends.BACKENDS`; all tasks of a search have the same."""
     backend_options: Mapping[str, Any] = field(default_factory=dict)
-    """What the backend itself is told; no part of the fingerprint."""
+    """Options of the backend itself; no part of the fingerprint."""
     fingerprint: str = ""
     """Hex digest of the task's settings and files: scores of unequal fingerprints are not compared."""
 

@@ -25,7 +25,7 @@ WARM_UP = ("torch", "transformers", "trl", "peft", "lm_eval")
 """Imported while the driver still reads the store."""
 
 GRACE_S = 5.0
-"""What an idle worker gets to clean up behind itself."""
+"""Seconds that an idle worker gets to clean up behind itself."""
 
 
 class LocalExecutor:

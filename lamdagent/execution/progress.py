@@ -17,4 +17,4 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-"""What a job calls to say how far it is; cheap, may be called every step."""
+"""Callback by which a job says how far it is; cheap, may be called every step."""

@@ -39,7 +39,7 @@ PASSED_ON = ("LAMDAGENT_", "MLFLOW_", "HF_", "TOKENIZERS_", "TRANSFORMERS_", "DA
 
 
 class Worker:
-    """What runs in an actor."""
+    """A worker that runs in a Ray actor."""
 
     def __init__(self, environment: Mapping[str, str], path: Sequence[str], warm_up: Sequence[str]) -> None:
         """See the world as the driver does, then import `warm_up`."""
@@ -80,7 +80,7 @@ class _Slot:
 
     actor: Any
     coming: Any
-    """What Ray will answer next: that the worker is ready, or the job's events; None while it is idle."""
+    """Ray's next answer: that the worker is ready, or the job's events; None while it is idle."""
     job: Job | None = None
     started: float = 0.0
     missing: bool = False
@@ -165,7 +165,7 @@ class RayExecutor:
                 slot.coming = run.remote(slot.job, self._lost[slot.job.id] > 0)
 
     def _answered(self, slot: _Slot) -> Event | None:
-        """What has come: an event of the slot's job, or None when its worker is ready."""
+        """The event of the slot's job that has come, or None when its worker is ready."""
         from ray.exceptions import RayError, RayTaskError
 
         try:
@@ -240,7 +240,7 @@ def _connect(address: str | None) -> Any:
 
 
 def _cause(error: Exception) -> str:
-    """What Ray says of a lost worker, cut to what a person reads; it puts the traceback of a failed start last."""
+    """Ray's reason for a lost worker, cut to what a person reads; Ray puts the traceback of a failed start last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1][:200]}" if lines else type(error).__name__
 

@@ -21,7 +21,7 @@ def make_executor(config: Config) -> "Executor":
 
 
 def executor_maker(settings: ExecutionConfig) -> Callable[[], "Executor"]:
-    """What makes the executor, which `settings` can be asked for before anything is started.
+    """A function that makes the executor; `settings` are checked at once, before anything is started.
 
     Raises:
         UserError: there is none of that name, or it is no executor.

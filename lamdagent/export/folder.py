@@ -39,7 +39,7 @@ class RecordingContext(Context):
         return step, None
 
     def gather(self, step: Gathering) -> tuple[Context, str]:
-        """What it made is there: it is data like any other now."""
+        """This context, unchanged, and no remark: the rows that were gathered are there, data like any other now."""
         return self, ""
 
 
@@ -96,7 +96,7 @@ def _parts(trial: Trial, history: History, plan: Plan, rows: Rows) -> Iterator[P
 def _step(
     action: Action, gathered: Dataset | None, plan: Plan, rows: Rows
 ) -> tuple[Training | Merging, dict[str, str]]:
-    """What the action does, with the places of its inputs, and the files of its training rows; `gathered`: its own."""
+    """The action's step, with the places of its inputs, and the files of its training rows; `gathered`: its own."""
     kind = next((t for t in plan.types if t.name == action.type), None)
     if kind is None or not (method_of(kind.function) or merges(kind.function)):
         why = "this configuration does not have" if kind is None else f"is code of your own ({kind.function})"

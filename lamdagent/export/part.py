@@ -17,7 +17,7 @@ class Part:
     files: Mapping[str, str] = field(default_factory=dict)
     """Relative path -> text."""
     packages: tuple[str, ...] = ()
-    """What has to be installed, in the versions used here."""
+    """Packages that have to be installed, in the versions used here."""
 
 
 def place(model: Model) -> str:

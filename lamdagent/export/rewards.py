@@ -8,7 +8,7 @@ from importlib import import_module
 from lamdagent.rewards.mix import Term
 
 FOLDER = "rewards"
-"""Where this package's modules lie, flat, beside the scripts."""
+"""Folder of this package's modules, flat, beside the scripts."""
 OURS = re.compile(r"^from lamdagent\.(?:\w+\.)*(\w+) import", re.MULTILINE)
 
 

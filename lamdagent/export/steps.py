@@ -122,7 +122,7 @@ def _held(step: Training) -> str:
 
 
 def _further(step: Training) -> dict[str, str]:
-    """What only some trainers take."""
+    """Arguments that only some trainers take: name -> Python expression."""
     reference = {"ref_model": f"{_loaded(step.model)}.float().eval()"} if step.needs_reference else {}
     teacher = {"teacher_model": f"{_loaded(step.teacher)}.eval()"} if step.teacher else {}
     names = ", ".join(f"reward_{number}" for number, _ in enumerate(step.rewards, 1))

@@ -34,7 +34,7 @@ print(json.dumps([field.name for field in dataclasses.fields(ClusterConfig)]))
 
 @dataclass(frozen=True)
 class Machine:
-    """What launch configurations are checked against."""
+    """The machine that launch configurations are checked against."""
 
     keys: Sequence[str]
     """The fields of accelerate's launch configuration."""
@@ -88,7 +88,7 @@ def cluster_faults(types: Sequence[ActionType], execution: ExecutionConfig) -> I
 
 
 def need_faults(types: Sequence[ActionType], execution: ExecutionConfig) -> Iterator[str]:
-    """What actions need and this machine does not have; nothing where they run on other machines."""
+    """Faults for what actions need and this machine does not have; none where they run on other machines."""
     needy = [(action_type, need) for action_type in types for need in action_type.needs]
     if not needy or execution.kind == "ray":
         return
@@ -121,7 +121,7 @@ def _complete(given: Mapping[str, Any], here: Machine) -> dict[str, Any]:
 
 
 def launch_faults(action_type: ActionType, here: Machine) -> Iterator[str]:
-    """What keeps the type's launch configuration from running `here`, each from its key on."""
+    """Faults that keep the type's launch configuration from running `here`, each from its key on."""
     given = action_type.accelerate
     if unknown := [str(key) for key in given if key not in here.keys]:
         yield f".{unknown[0]}: unknown key. Allowed: {', '.join(sorted(here.keys))}"

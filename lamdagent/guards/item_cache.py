@@ -26,14 +26,14 @@ from lamdagent.files import cache_folder, write_atomic
 FIXED = {"functions.py", "letters.py", "pico_functions.py"}
 """Modules beside our tasks whose items this package's code decides; skills.py reads hub data."""
 LIBRARIES = ("lm_eval", "datasets", "jinja2")
-"""What reads the items; of another version it may read others."""
+"""Libraries that read the items; another version may read other items."""
 
 Found = list[Item] | UserError | DataUnavailable
 """The items of a task, or why they cannot be had, as `Backend.items` raises it."""
 
 
 def items_of(tasks: Sequence[Task], inline: bool = False) -> list[Found]:
-    """What `Backend.items` gives for each task; `inline`: what has to be read is read in this very process."""
+    """Result of `Backend.items` for each task; `inline`: items that are not cached are read in this process."""
     places = [_place(task) for task in tasks]
     kept = [_recalled(task, place) for task, place in zip(tasks, places, strict=True)]
     fresh = _fresh([task for task, found in zip(tasks, kept, strict=True) if found is None], inline)
@@ -77,7 +77,7 @@ def _answer(worker: Executor) -> Found:
 
 
 def _place(task: Task) -> Path | None:
-    """Where the items of `task` are kept; None: nowhere, since they may change while its name would not."""
+    """Cache file of the items of `task`; None: they are not cached, since they may change while its name would not."""
     modules = {path.name for path in task_files(task) if path.suffix == ".py"}
     if (
         task.backend not in BACKENDS

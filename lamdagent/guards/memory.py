@@ -38,7 +38,7 @@ DRAWN = 4
 LETTERS_PER_TOKEN = 4
 
 Parts = Mapping[str, int]
-"""What takes memory -> bytes."""
+"""Part of the memory -> bytes."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def generating(size: ModelSize, setting: Setting, gpu: bool) -> Parts:
 
 
 def _held(size: ModelSize, setting: Setting) -> dict[str, int]:
-    """What is there from the first step to the last."""
+    """Memory that is held from the first step to the last: part -> bytes."""
     trained = _trained(size, setting)
     frozen = _in_4_bits(size) if setting.quantized else size.parameters * size.stored
     return {
@@ -158,7 +158,7 @@ def memory_faults(
 def _too_much(
     action_type: ActionType, size: ModelSize, room: Capacity, datasets: Sequence[Dataset], models: Sequence[ModelSize]
 ) -> str:
-    """What it takes at least and what there is; empty when it fits."""
+    """The fault, with the memory needed at least and the memory there is; empty when it fits."""
     method = method_of(action_type.function)
     teacher = _smallest_teacher(size, models) if method and method.teacher else 0
     # Of prompts, nothing else says how long they are.
@@ -175,7 +175,7 @@ def _too_much(
 
 
 def least(action_type: ActionType, size: ModelSize, gpu: bool, longest: int | None = None, teacher: int = 0) -> Parts:
-    """What the type takes with the thriftiest of its settings.
+    """Memory that the type takes with the thriftiest of its settings: part -> bytes.
 
     Args:
         action_type: a training that `method_of` knows, or a merge.
@@ -244,6 +244,6 @@ def _longest(method: Method, datasets: Sequence[Dataset]) -> int | None:
 
 @functools.lru_cache
 def _letters(path: str, kind: str) -> int:
-    """Of the longest row."""
+    """Letters of the longest row."""
     with open(path, encoding="utf-8") as file:
         return max((dataset_kind(kind).letters(json.loads(line)) for line in file), default=0)

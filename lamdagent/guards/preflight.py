@@ -19,12 +19,12 @@ MEMORY_ADVICE = (
 
 @dataclass
 class Findings:
-    """What the guards say."""
+    """Findings of the guards."""
 
     faults: list[str] = field(default_factory=list)
-    """What keeps the search from starting."""
+    """Faults that keep the search from starting."""
     warnings: list[str] = field(default_factory=list)
-    """What the user is told, and no more."""
+    """Warnings, which the user is told and no more."""
     overlap: str = ""
     """One line about training rows that hold evaluation items; empty when there are none or nothing was compared."""
     leaks: list[dict[str, object]] = field(default_factory=list)

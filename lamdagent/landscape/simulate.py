@@ -77,12 +77,12 @@ class RecordedSpace(ActionSpace):
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedRun:
-    """What a policy found on a landscape."""
+    """A policy's search on a landscape, trial by trial."""
 
     scores: tuple[float, ...]
-    """Of each trial in turn; NaN where it failed."""
+    """Score of each trial in turn; NaN where it failed."""
     seconds: tuple[float, ...]
-    """What each trial took when it was recorded."""
+    """Seconds that each trial took when it was recorded."""
     thinking: tuple[float, ...]
     """Seconds that the policy took for each choice, here and now."""
     choices: tuple[str, ...]

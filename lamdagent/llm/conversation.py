@@ -22,14 +22,14 @@ class Query:
     schema: dict[str, Any]
     """JSON schema of the answer."""
     offered: str
-    """What is offered, for a correction."""
+    """Options that are offered, for a correction."""
     form: str
     """The answer's form, for a correction."""
 
 
 @dataclass
 class Conversation:
-    """What is said in one turn."""
+    """The conversation with the LLM in one turn."""
 
     client: LLM
     corrections: int

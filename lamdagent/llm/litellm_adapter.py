@@ -1,4 +1,4 @@
-"""What a call to litellm needs around it: a late quiet import, a hard deadline, Retry-After, faults without secrets."""
+"""Adapter around calls to litellm: a late quiet import, a hard deadline, Retry-After, faults without secrets."""
 
 import contextvars
 import email.utils

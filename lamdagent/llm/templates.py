@@ -13,7 +13,7 @@ from lamdagent.text import as_data
 
 @dataclass(frozen=True)
 class LLMSettings:
-    """What the agent LLM is told and how much of it."""
+    """Settings of the agent LLM's prompts: what it is told and how much of it."""
 
     exploration: bool = True
     """The directive against repeating one action (paper: without it, mode collapse)."""
@@ -34,7 +34,7 @@ class LLMSettings:
     reflection_chars: int = 1_500
     """Longest notes."""
     goal: str = ""
-    """What the score is made of, one line a task."""
+    """Description of the score, one line a task."""
 
 
 def goal_part(settings: LLMSettings) -> str:

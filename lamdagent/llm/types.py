@@ -1,4 +1,4 @@
-"""What is known of calls to the LLM: running totals, and the seam through which each call is recorded as a trace."""
+"""Records of calls to the LLM: running totals, and the seam through which each call is recorded as a trace."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager

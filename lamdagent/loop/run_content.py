@@ -68,7 +68,7 @@ def data_tags(about: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def inherited_tags(record: RunRecord) -> dict[str, str]:
-    """What a taken-over run says of its model and data."""
+    """Tags that describe the model and data of a run that is taken over."""
     about = record.tags.get(schema.DATASET)
     data = {schema.DATASET: json.dumps({"run_id": record.run_id, **json.loads(about)})} if about else {}
     return {key: record.tags[key] for key in INHERITED if key in record.tags} | data

@@ -1,4 +1,4 @@
-"""What a search writes of its base and action runs: each opened with a decision, closed with an outcome."""
+"""Writer of a search's base and action runs: each is opened with a decision and closed with an outcome."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ from lamdagent.tracking.store import RunStore
 from lamdagent.worker.make import Outcome
 
 FOLDERS = (schema.SAMPLES_FOLDER, schema.ADAPTER_FOLDER, schema.DATASET_FOLDER)
-"""What a job may leave beside the weights."""
+"""Folders that a job may leave beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ReusableWeights:
     """A model that need not be made again."""
 
     weights: str
-    """Where it is: `runs:/...`, or a folder."""
+    """Location of its weights: `runs:/...`, or a folder."""
     scores: Mapping[str, Score]
     """Task -> score on the search split, of those tasks that have not changed since."""
     tags: Mapping[str, str]

@@ -174,7 +174,7 @@ def fraction_tag(plan: Plan) -> str:
 
 
 def _tags(plan: Plan, replay: Replay | None) -> dict[str, str]:
-    """What the search run says of the plan; the same when it is resumed."""
+    """Tags by which the search run describes the plan; the same when it is resumed."""
     tags = {schema.SCALES: scales(plan.tasks), schema.FRACTION: fraction_tag(plan)}
     tags |= {schema.OVERLAP: plan.findings.overlap} if plan.findings.overlap else {}
     if replay:

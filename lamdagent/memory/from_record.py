@@ -26,7 +26,7 @@ LONGEST_DESCRIPTION = 300
 
 @dataclass(frozen=True)
 class Known:
-    """What the references of a recorded action may lead to."""
+    """Objects that the references of a recorded action may lead to."""
 
     types: Mapping[str, ActionType]
     """Name -> action type."""
@@ -147,7 +147,7 @@ def action_of(record: RunRecord, known: Known) -> Action:
 
 
 def _object(ref: ObjectRef, known: Known) -> Object | None:
-    """What the reference leads to; None if it is gone."""
+    """The object that the reference leads to; None if it is gone."""
     if ref.is_model:
         return known.models.get(ref.run_id)
     if ref.kind == DATASET:

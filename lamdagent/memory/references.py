@@ -40,7 +40,7 @@ def inputs_tag(action: Action, parents: Sequence[str]) -> dict[str, str]:
 
 
 def recorded_inputs(record: RunRecord) -> Inputs:
-    """What the run says of its action's inputs; nothing where its tags make no sense, since anyone may write a tag."""
+    """Inputs of the run's action by its tags; none where these make no sense, since anyone may write a tag."""
     told = parse_json(record.tags.get(schema.INPUTS), None)
     found = _referenced(told) if told else None
     return _named(record) if found is None else found

@@ -11,7 +11,7 @@ from lamdagent.memory.trial import RETRYABLE, History, Trial
 from lamdagent.text import one_line
 
 CHARACTERS_PER_TOKEN = 4
-"""Of English text; good enough for a budget."""
+"""Average of English text; good enough for a budget."""
 BEST, RECENT, FAILED, UNTRIED, FOREIGN = 8, 8, 5, 12, 6
 """Most lines of each section before the budget cuts."""
 LINE = 1500

@@ -16,7 +16,7 @@ Status = Literal["finished", "failed", "running"]
 
 @dataclass(frozen=True)
 class Trial:
-    """What is known of one base model or one action."""
+    """A trial: all that is known of one base model or one action."""
 
     run_id: str
     kind: Literal["base", "action"]
@@ -55,15 +55,15 @@ class Trial:
     search_run_id: str = ""
     """The search run that it belongs to."""
     name: str = ""
-    """Of the MLflow run."""
+    """Name of the MLflow run."""
     reused: str = ""
     """Run id of an older run whose weights (and scores, as far as they are of the same tasks) stand here."""
     pruned: bool = False
     """Its weights were deleted (see retention.py): it still tells, but is no input any more."""
     source: str = ""
-    """Whose run it is: a name under `memory.sources`; empty when it is ours."""
+    """Source of the run: a name under `memory.sources`; empty when it is ours."""
     dataset: Dataset | None = None
-    """What its action made besides the model, for others to train on."""
+    """Dataset that its action made besides the model, for others to train on."""
 
 
 class ActionTrial(Trial):
@@ -110,7 +110,7 @@ class History:
     reflection: str = ""
     """The LLM's latest memory update; empty without an LLM."""
     external: tuple[Trial, ...] = ()
-    """What could be understood of others' runs, oldest first."""
+    """Trials that could be understood from others' runs, oldest first."""
 
     def __iter__(self) -> Iterator[Trial]:
         """Oldest first."""
@@ -191,4 +191,4 @@ MOST_LOST = 2
 
 
 POLICY = "repeat"
-"""Of runs that repeat a finalist: they are never finalists themselves."""
+"""Policy of runs that repeat a finalist: they are never finalists themselves."""

@@ -33,7 +33,7 @@ def own_base(folder: Path) -> str:
 
 
 def adapter_faults(folder: Path, based: bool) -> Iterator[str]:
-    """What keeps the adapter in `folder` from being applied; `based`: the user has named its base."""
+    """Faults that keep the adapter in `folder` from being applied; `based`: the user has named its base."""
     try:
         told = _told(folder)
     except UserError as error:

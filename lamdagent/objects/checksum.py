@@ -16,17 +16,17 @@ from lamdagent.errors import ActionFailed
 PIECE = 1 << 22
 """Bytes that are read at once."""
 GARBLED = (ValueError, KeyError, TypeError, AttributeError)
-"""What a header or an index leads to that is JSON but not what it should be."""
+"""Errors to which a header or an index leads that is JSON but not what it should be."""
 
 
 @dataclass(frozen=True)
 class WeightsHash:
-    """What is kept of weights, by which they are recognised."""
+    """Checksum and size of weights, by which they are recognised."""
 
     sha256: str
     """Hex digest of names, types, shapes and contents of all tensors, in the order of their names."""
     bytes: int
-    """Of all files of the model."""
+    """Size of all files of the model."""
 
 
 @dataclass(frozen=True)

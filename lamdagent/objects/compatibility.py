@@ -16,16 +16,16 @@ NAMES = {
     "num_attention_heads": ("n_head",),
     "intermediate_size": ("n_inner",),
 }
-"""What some families call a setting otherwise."""
+"""Setting -> its other names in some families."""
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
 
 
 @dataclass(frozen=True)
 class MergeSignature:
-    """What has to be equal, so that each number of one model has its counterpart in the other."""
+    """Settings and tokens that must be equal, so that each number of one model has its counterpart in the other."""
 
     settings: Mapping[str, Any]
-    """Of config.json: the architecture and the sizes of its matrices; `vocab_size` are the rows of the embedding."""
+    """From config.json: the architecture and the sizes of its matrices; `vocab_size` are the rows of the embedding."""
     tokens: dict[str, int] = field(repr=False)
     """Token -> row of the embedding; empty when the files do not say."""
 
@@ -46,7 +46,7 @@ def signature_of(folder: Path) -> MergeSignature:
 
 
 def known_signatures(folders: Mapping[str, Path]) -> dict[str, MergeSignature]:
-    """Those that can be read here, by name."""
+    """Signatures of the models in `folders` that can be read here, by name."""
     found = {}
     for name, folder in folders.items():
         with contextlib.suppress(OSError, ValueError):
@@ -61,7 +61,7 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 
 def differences(first: MergeSignature, second: MergeSignature) -> list[str]:
-    """What keeps two models from being merged, each with both values; empty when they fit."""
+    """Differences that keep two models from being merged, each with both values; empty when they fit."""
     keys = dict.fromkeys((*first.settings, *second.settings))
     pairs = [(key, first.settings.get(key), second.settings.get(key)) for key in keys]
     found = [f"{key} is {one} and {other}" for key, one, other in pairs if one != other]

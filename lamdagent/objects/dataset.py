@@ -18,7 +18,7 @@ class Dataset:
     name: str
     """The key under `datasets` in the configuration; see `MADE` for one that an action made."""
     kind: str
-    """What it can be used for: a name in `kinds.KINDS`, or `module:NAME` of a user's own kind."""
+    """Kind, which says what it can be used for: a name in `kinds.KINDS`, or `module:NAME` of a user's own kind."""
     description: str
     """One line that the agent reads."""
     fingerprint: str

@@ -20,7 +20,7 @@ class Gathered:
     """One line that the agent reads."""
 
     def about(self) -> dict[str, Any]:
-        """What is told of them besides the rows, as JSON; read by memory/history.py."""
+        """Description of the rows without the rows, as JSON; read by memory/history.py."""
         fingerprint = fingerprint_of_rows(as_text(self.rows))
         told = {"kind": self.kind, "fingerprint": fingerprint, "rows": len(self.rows)}
         return {**told, "columns": columns_of(self.rows), "description": self.description}

@@ -1,4 +1,4 @@
-"""What each kind of dataset is: its columns, what makes a row useless, what of it is text, how TRL gets it."""
+"""Kinds of dataset: the columns of each, what makes a row useless, what of it is text, how TRL gets it."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +45,7 @@ class DatasetKind:
         return next((column for column in self.texts if not _filled(row[column])), None)
 
     def texts_of(self, row: Mapping[str, Any]) -> list[str]:
-        """What a model sees of the row: a text for each cell or message."""
+        """Texts that a model sees of the row, one for each cell or message."""
         return [text for column in self.texts for text in _texts(row[column])]
 
     def letters(self, row: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ from lamdagent.objects.reference import MODEL, ObjectRef
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an initial model comes from, as the user declared it."""
+    """Source of an initial model, as the user declared it."""
 
     source: str
     """Hub id, local folder, .gguf file, MLflow URI, pypi:NAME or function:module:name, see `sources.py`."""
@@ -21,7 +21,7 @@ class Origin:
     license: str = ""
     """As declared, else as the model's own card says; empty when unknown."""
     base: "Origin | None" = None
-    """Of an adapter: what it is applied to."""
+    """Origin of the model that an adapter is applied to; None for anything else."""
 
     def told(self) -> dict[str, Any]:
         """As plain values; `base` only where there is one, so that older versions on the same server can read it."""
@@ -55,7 +55,7 @@ class Model:
     vocabulary: int = 0
     """Rows of its embedding; merges need it equal. 0 when unknown."""
     origin: Origin | None = field(default=None, compare=False)
-    """Of an initial model; None for a produced one."""
+    """Origin of an initial model; None for a produced one."""
 
     sha256: str = field(default="", compare=False)
     """Checksum of the weights that an action made, see checksum.py; empty when unknown."""

@@ -12,12 +12,12 @@ UNGATED = ("gpt2", "gpt_neo", "gpt_neox", "opt", "bloom", "falcon", "phi")
 """`model_type`s whose feed-forward part has two matrices a layer; all others here have three."""
 BF16 = 2
 BYTES = {"float32": 4, "float64": 8}
-"""Of a stored number; 2 for every other type, since what is quantised is loaded in bf16."""
+"""Bytes of a stored number; 2 for every other type, since what is quantised is loaded in bf16."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What decides how much memory a model takes."""
+    """Figures that decide how much memory a model takes."""
 
     parameters: int
     stored: int
@@ -63,13 +63,13 @@ def _of_hub(source: str, revision: str | None) -> ModelSize | None:
 
 
 def of_folder(folder: Path) -> ModelSize | None:
-    """Of a model in Hugging Face layout; its weights need not be there."""
+    """Size of a model in Hugging Face layout; its weights need not be there. None when a figure is missing."""
     config = _json(folder / "config.json")
     return of_config(config, _counted(folder))
 
 
 def of_config(config: Mapping[str, Any], counted: int = 0) -> ModelSize | None:
-    """Of a config.json; `counted`: its parameters, where they are known. None when a figure is missing."""
+    """Size by a config.json; `counted`: its parameters, where they are known. None when a figure is missing."""
     text: Mapping[str, Any] = {**config, **(config.get("text_config") or {})}
     hidden = text.get("hidden_size") or text.get("n_embd")
     layers = text.get("num_hidden_layers") or text.get("n_layer")
@@ -94,7 +94,7 @@ def of_config(config: Mapping[str, Any], counted: int = 0) -> ModelSize | None:
 
 
 def of_gguf(path: Path) -> ModelSize | None:
-    """Of the head of a GGUF file; it is loaded in bf16 whatever it stores."""
+    """Size by the head of a GGUF file; it is loaded in bf16 whatever it stores."""
     from gguf import GGUFReader
 
     reader = GGUFReader(path)

@@ -24,7 +24,7 @@ COMMON = 10
 LABEL = 20
 """Most letters of what may stand before a question on its line, such as `Question:`."""
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
-"""Where a language has no blanks, a letter is a word."""
+"""A word; where a language has no blanks, each letter is one."""
 T = TypeVar("T")
 
 

@@ -64,7 +64,7 @@ OBJECT_KINDS: Mapping[str, ObjectKind] = {
 }
 """The kinds that this package has, by name."""
 RESERVED = (*OBJECT_KINDS, "models", *DATASET_KINDS)
-"""What the name of another kind cannot be: slots use these words."""
+"""Names that no other kind can have: slots use these words."""
 
 
 def section_of(kind: str) -> str:
@@ -73,7 +73,7 @@ def section_of(kind: str) -> str:
 
 
 def noun_of(slot_kind: str) -> str:
-    """What prompts call the object in a slot: `model`, `sft dataset` or `reward model`."""
+    """Noun for the object in a slot, for prompts: `model`, `sft dataset` or `reward model`."""
     if slot_kind not in ("model", "models") and is_kind(slot_kind):
         return f"{slot_kind} dataset"
     return slot_kind.replace("_", " ")

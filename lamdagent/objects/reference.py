@@ -1,4 +1,4 @@
-"""What stands in an action's slot, as a value that outlives the object: enough to find it, or to say what is gone."""
+"""Reference to an object in an action's slot, a value that outlives it: enough to find it, or to say what is gone."""
 
 from dataclasses import dataclass
 

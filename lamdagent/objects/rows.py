@@ -160,7 +160,7 @@ def columns_of(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def cached_path(fingerprint: str) -> Path:
-    """Where this machine keeps the rows of that fingerprint, if it does."""
+    """Cache file on this machine for the rows of that fingerprint; it need not be there."""
     return cache_folder() / "datasets" / f"{fingerprint}.jsonl"
 
 

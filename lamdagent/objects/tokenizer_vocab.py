@@ -86,7 +86,7 @@ def _read(files: _Files) -> dict[str, int]:
 
 
 def _of_tokenizer(told: Any) -> dict[str, int]:
-    """Of a tokenizer.json (https://huggingface.co/docs/tokenizers), whose kinds of model keep tokens in two ways."""
+    """Vocabulary of a tokenizer.json (https://huggingface.co/docs/tokenizers); its models keep tokens in two ways."""
     try:
         tokens = told["model"]["vocab"]
         if isinstance(tokens, list):  # Unigram: pairs of token and score, in order

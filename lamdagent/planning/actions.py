@@ -79,7 +79,7 @@ def _limited(
 
 
 def _check_bonds(name: str, slots: tuple[Slot, ...], grid: Mapping[str, Any]) -> None:
-    """What a slot says of hyperparameters and other slots must be there."""
+    """Check that every hyperparameter and every other slot that a slot names is there."""
     single = [slot.name for slot in slots if slot.kind == "model"]
     for slot in slots:
         path = f"actions.{name}.slots.{slot.name}"

@@ -44,9 +44,9 @@ class Plan:
     """In the plan of `make_outline` with names and kinds alone, without rows."""
     tasks: tuple[Task, ...]
     findings: Findings = field(default_factory=Findings)
-    """What the guards say; no faults."""
+    """Findings of the guards; no faults."""
     resources: tuple[Resource, ...] = ()
-    """What is neither model nor dataset, such as reward models."""
+    """Objects that are neither model nor dataset, such as reward models."""
 
     def at(self, fraction: float) -> "Plan":
         """The same with another share of the data."""
@@ -118,7 +118,7 @@ def _checked(config: Config, known: Sequence[Fault]) -> Plan:
 
 
 def _built(config: Config, faults: list[str]) -> tuple[tuple[ActionType, ...], tuple[Dataset, ...], tuple[Task, ...]]:
-    """What the entries of `config` describe, models apart, which are only looked for."""
+    """The action types, datasets and tasks that `config` describes; models are only looked for. Adds to `faults`."""
     types = accelerate_config.checked(_each(faults, config.actions, build_action_type), faults)
     faults += accelerate_config.cluster_faults(types, config.execution)
     faults += accelerate_config.need_faults(types, config.execution)
@@ -152,7 +152,7 @@ def stand_in(name: str, source: str) -> Model:
 
 
 def _out_of_reach(plan: Plan) -> list[str]:
-    """Of what can be told before a model is fetched: models fit as long as not all of their files are at hand."""
+    """Faults for unreachable actions, before a model is fetched: models fit until all of their files are at hand."""
     given = plan.config.models
     specs = {name: dataclasses.asdict(settings) for name, settings in given.items()}
     frames = known_signatures({name: local_path(spec) for name, spec in specs.items() if kind_of(spec) == "folder"})

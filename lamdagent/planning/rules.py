@@ -1,4 +1,4 @@
-"""What settings may be together, before anything is looked at. Each alone is checked when it is read."""
+"""Rules for settings in combination, before anything is looked at. Each alone is checked when it is read."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""What a rebuild gives back."""
+"""The result of a rebuild."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Rebuilt:
     proof: str
     """In what way they are proven, for people."""
     bytes: int
-    """Of the weights."""
+    """Size of the weights."""
 
     def __str__(self) -> str:
         """One line for people."""

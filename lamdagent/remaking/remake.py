@@ -126,7 +126,7 @@ class Rebuilder:
         return str(made_rows(self._store, ref, f"runs:/{home}/{schema.DATASET_FOLDER}"))
 
     def _place(self, record: RunRecord, given: str) -> Place:
-        """Where a parent's weights are, or are now; `given`: where they were if others had made them."""
+        """Place of a parent's weights, made again if pruned; `given`: where they were if others had made them."""
         if record.kind == "base":
             return self._initial(record), ""
         if other := record.tags.get(schema.REUSED):
@@ -149,7 +149,7 @@ class Rebuilder:
         return str(ready.folder)
 
     def _compared(self, record: RunRecord, made: Made) -> str:
-        """What the scores say about weights that are not the same; how far they are apart, in words.
+        """Comparison, by their scores, of weights that are not the same: how far they are apart, in words.
 
         Raises:
             NotRebuilt: another model came out, or nobody can tell.

@@ -38,7 +38,7 @@ BEST = 100
 
 
 def document(search: RunRecord, records: Iterable[RunRecord], curve: Sequence[tuple[int, float]] = ()) -> Document:
-    """What the page shows of `search`.
+    """The document that the page of `search` shows.
 
     Args:
         search: The search run.
@@ -89,7 +89,7 @@ def _compare_one_fraction(runs: Mapping[str, RunRecord], nodes: Mapping[str, Nod
 
 
 def shown_records(records: Sequence[RunRecord], search_run_id: str) -> list[RunRecord]:
-    """Of any number of `records` the few hundred that the page of a search shows, ancestors included."""
+    """The few hundred of any number of `records` that the page of a search shows, ancestors included."""
     known = {record.run_id: record for record in records if record.kind in ("base", "action")}
     own = [r for r in known.values() if r.search_run_id == search_run_id]
     scored = [r for r in known.values() if r.status == "FINISHED" and schema.SCORE in r.metrics]

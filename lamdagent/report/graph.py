@@ -17,7 +17,7 @@ from lamdagent.tracking import schema
 from lamdagent.tracking.runs import RunRecord
 
 Node = dict[str, Any]
-"""Of a document: only dicts, lists, strings, finite numbers, booleans and None."""
+"""Node of a document: only dicts, lists, strings, finite numbers, booleans and None."""
 MOST = 300
 """Trials of one search that a page shows: the newest ones, with the best ones and all ancestors besides."""
 MOST_PARENTS = 64
@@ -111,7 +111,7 @@ def _weighted(
 
 
 def _data_parents(refs: Sequence[ObjectRef], parents: Sequence[str]) -> list[str]:
-    """Those of the parents whose data are an input, and not their models."""
+    """Parents whose data are an input, and not their models."""
     models = {ref.run_id[:VALUE] for ref in refs if ref.is_model}
     data = [ref.run_id[:VALUE] for ref in refs if ref.run_id and not ref.is_model]
     return [run_id for run_id in data if run_id in parents and run_id not in models]

@@ -11,7 +11,7 @@ from typing import Any
 from lamdagent.rewards.reply import reply
 
 MARKS = (r"\\boxed\{([^{}]*)\}", r"####\s*(.+)", r"answer(?:\s+is|\s*:)\s*(.+)")
-"""What names the answer in a text, the surest first; the last occurrence counts."""
+"""Patterns that name the answer in a text, the surest first; the last occurrence counts."""
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 
 

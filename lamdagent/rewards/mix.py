@@ -19,7 +19,7 @@ from lamdagent.errors import UserError
 from lamdagent.functions import load_function
 
 OF_TRL = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
-"""What TRL gives every reward function besides the dataset's columns."""
+"""Arguments that TRL gives every reward function besides the dataset's columns."""
 FORM = "[weight *] module:function [+ [weight *] module:function ...]"
 
 

@@ -41,7 +41,7 @@ def ties_grid(turn: Turn) -> Decision | None:
 
 
 def baseline_faults(kind: str, types: Sequence[ActionType], datasets: Sequence[Dataset]) -> Iterator[str]:
-    """What the baseline `kind` lacks, for the user."""
+    """Faults, for the user, for what the baseline `kind` lacks."""
     if not any(map(is_sft, types)):
         yield f"agent.kind: {kind} needs an action of supervised fine-tuning, such as +action=[sft_lora]"
     if not _sft_data(datasets):
@@ -61,7 +61,7 @@ def is_ties(kind: ActionType) -> bool:
 
 
 def _sft_data(datasets: Sequence[Dataset]) -> list[Dataset]:
-    """Those that the user declared."""
+    """The datasets of kind sft that the user declared."""
     return [d for d in datasets if d.kind == "sft" and not d.run_id]
 
 

@@ -1,4 +1,4 @@
-"""What an LLM wrote -> a choice among what was offered. Tolerant in form, strict in substance."""
+"""Parser of an LLM's reply: a choice among what was offered. Tolerant in form, strict in substance."""
 
 import json
 import re

@@ -11,7 +11,7 @@ from lamdagent.memory.trial import History
 
 @dataclass(frozen=True)
 class Turn:
-    """What a policy is asked with."""
+    """One turn: all that a policy gets to choose the next action."""
 
     history: History
     space: ActionSpace
@@ -43,7 +43,7 @@ class Decision:
     details: dict[str, Any] = field(default_factory=dict)
     """Predictions, raw replies, notes such as a fallback: written to `decision.json` on the run."""
     cost_usd: float = 0.0
-    """What the LLM calls cost."""
+    """Cost of the LLM calls."""
     replay_of: str = ""
     """Run id of the step that it repeats at another scale."""
 

@@ -37,7 +37,7 @@ Reflect = Callable[[History, str, ActionSpace], Notes]
 
 @dataclass(frozen=True)
 class Agent:
-    """Who chooses and who remembers."""
+    """An agent: the policy that chooses and the reflection that remembers."""
 
     policy: Policy
     name: str
@@ -52,24 +52,24 @@ class Agent:
 
 @dataclass(frozen=True)
 class Setup:
-    """What an agent is made from."""
+    """The parts that an agent is made from."""
 
     config: Config
     tasks: tuple[Task, ...]
     trace: Trace | None = None
-    """Where LLM calls are traced; None: nowhere."""
+    """Function that traces LLM calls; None: they are not traced."""
 
 
 @dataclass(frozen=True)
 class PolicyKind:
-    """What `agent.kind` can name."""
+    """A kind of policy that `agent.kind` can name."""
 
     build: Callable[[Setup], Agent]
     """Makes the agent."""
     needs_llm: bool = False
     """Whether `agent.model` has to be set."""
     faults: Callable[[Sequence[ActionType], Sequence[Dataset]], Iterator[str]] = lambda types, datasets: iter(())
-    """What it lacks among the action types and datasets of a search, for the user."""
+    """Faults, for the user, for what it lacks among the action types and datasets of a search."""
 
 
 def make_agent(config: Config, tasks: tuple[Task, ...], trace: Trace | None = None) -> Agent:

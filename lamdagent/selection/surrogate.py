@@ -27,7 +27,7 @@ PRIOR_FAILURE, PRIOR_WEIGHT = 0.05, 4
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the surrogate expects of one action."""
+    """The surrogate's prediction for one action."""
 
     action: Action
     mean: float
@@ -63,7 +63,7 @@ class SurrogatePolicy:
         return Decision(best.action, "surrogate", text, offered=tuple(p.describe() for p in ranking[:10]))
 
     def ranking(self, turn: Turn) -> tuple[list[Prediction], str]:
-        """What it would choose from, the best first, and what sets this turn apart; empty when nothing is left."""
+        """Predictions to choose from, best first, and what sets this turn apart; empty when nothing is left."""
         types = turn.space.available()
         used = {t.action.type for t in turn.history.experience} | {a.type for a in turn.pending}
         fresh = [t for t in types if t.name not in used]
@@ -78,7 +78,7 @@ def rank(turn: Turn, types: Sequence[ActionType], lineages: dict[str, Features] 
 
 
 def predict(turn: Turn, actions: Sequence[Action], lineages: dict[str, Features] | None = None) -> list[Prediction]:
-    """What to expect of each of `actions`, with the pending ones taken for done as expected.
+    """A prediction for each of `actions`, with the pending ones taken for done as expected.
 
     `lineages`: see `Featurizer`; without them every turn walks all.
     """
@@ -163,7 +163,7 @@ class _Risk:
 
 
 def _groups(action: Action) -> Iterator[Hashable]:
-    """What may be to blame for a failure: the type, or one of its values or datasets with it."""
+    """Groups of actions that may be to blame for a failure: the type, or one of its values or datasets with it."""
     yield action.type
     yield from ((action.type, key, action.hyperparameters[key]) for key in action.choices)
     yield from ((action.type, ref.fingerprint or ref.name) for ref in action.data)

@@ -1,1 +1,1 @@
-"""What the configuration may hold, and how a composed YAML node becomes typed values."""
+"""Schema of the configuration, and the reading of a composed YAML node into typed values."""

@@ -1,4 +1,4 @@
-"""Who chooses the actions."""
+"""Settings of the agent, which chooses the actions."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from lamdagent.settings.section import AtLeast0, NotNegative, Positive, Section
 
 @dataclass(frozen=True)
 class AgentConfig(Section):
-    """Who chooses."""
+    """The agent, which chooses the actions."""
 
     kind: str = "auto"
     """A policy by name (selection/registry.py) or `module:Name` of one of yours; auto = hybrid when `model` is set,
@@ -26,7 +26,7 @@ class AgentConfig(Section):
     structured: Literal["auto", "on", "off"] = "auto"
     """Whether a JSON schema goes with the request; auto = where litellm says that the model takes one."""
     temperature: NotNegative = 0.0
-    """Of the LLM's sampling; 0 = its likeliest words."""
+    """Temperature of the LLM's sampling; 0 = its likeliest words."""
     timeout_s: Positive = 60.0
     """One request."""
     retries: AtLeast0 = 4

@@ -1,4 +1,4 @@
-"""What a search starts from, under names of the user's: models, datasets, action types and tasks."""
+"""Entries that a search starts from, under names of the user's: models, datasets, action types and tasks."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ class ModelConfig(Section):
     revision: str | None = None
     """Hub commit, branch or tag."""
     base: str | None = None
-    """Of a LoRA adapter: the name under `models` of what it is applied to; null = what its own files name."""
+    """Base of a LoRA adapter, a name under `models`; null = the model that its own files name."""
     license: str = ""
     """Carried to the model card."""
 
@@ -47,7 +47,7 @@ class DatasetConfig(Section):
     rows: AtLeast1 | None = None
     """Use only the first so many rows."""
     bad_rows: Literal["refuse", "drop"] = "refuse"
-    """What happens to a dataset with rows that are empty or teach nothing (chosen equals rejected)."""
+    """Treatment of a dataset with rows that are empty or teach nothing (chosen equals rejected)."""
     license: str = ""
     """Carried to the model card."""
 
@@ -91,7 +91,7 @@ class ActionConfig(Section):
     """An action type."""
 
     description: str = ""
-    """What the agent reads."""
+    """Description that the agent reads."""
     function: str = ""
     """`module:function`; its keyword-only parameters are the slots and hyperparameters."""
     slots: dict[str, SlotConfig] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class ActionConfig(Section):
     makes: str = ""
     """The kind of data that it makes besides the model, for later actions: sft, preference or prompts."""
     needs: list[str] = field(default_factory=list)
-    """What must be there where actions run: gpu, or a Python package by its import name."""
+    """Requirements of the machine where actions run: gpu, or a Python package by its import name."""
     accelerate: Any = None
     """Train over several processes: accelerate's launch configuration, such as {num_processes: 8}, or a file that
     `accelerate config` made; null = in the worker process."""
@@ -124,7 +124,7 @@ class TaskConfig(Section):
     weight: NotNegative = 1.0
     """Relative to the other tasks."""
     higher_is_better: bool = True
-    """Of the metric."""
+    """Direction of the metric."""
     low: float = 0.0
     """Value that levels to 0."""
     high: float = 1.0
@@ -138,5 +138,5 @@ class TaskConfig(Section):
     options: dict[str, Any] = field(default_factory=dict)
     """Further lm-eval settings of the task."""
     question: str = ""
-    """What training data is compared with: a column of the items or a Jinja template over them; empty = what the task
-    names for it (doc_to_decontamination_query), else the column `question`, else the whole prompt."""
+    """Text that training data is compared with: a column of the items or a Jinja template over them; empty = what the
+    task names for it (doc_to_decontamination_query), else the column `question`, else the whole prompt."""

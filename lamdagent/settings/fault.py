@@ -1,4 +1,4 @@
-"""What is wrong with one key of the configuration."""
+"""A fault of one key of the configuration."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ class Fault:
     """One fault, at one key."""
 
     path: Path
-    """Where it is."""
+    """Keys that lead to it."""
     said: str
     """A sentence for the user, which begins with the path."""
 

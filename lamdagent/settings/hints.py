@@ -1,4 +1,4 @@
-"""What the type of a key says: what it allows, in words, and what a YAML switch means there."""
+"""Type hints of keys: what each allows, in words, and what a YAML switch means there."""
 
 import types
 from collections.abc import Hashable, Mapping
@@ -58,7 +58,7 @@ def choices(hint: Any) -> tuple[str, ...]:
 
 
 def wanted(hint: Any) -> str:
-    """What a key takes, in words, such as `a whole number of at least 1, or null`."""
+    """Values that a key takes, in words, such as `a whole number of at least 1, or null`."""
     base, ranges, nullable = core(hint)
     words = " ".join([_kind(base), " and ".join(_range(each) for each in ranges)]).strip()
     return f"{words}, or null" if nullable else words

@@ -1,4 +1,4 @@
-"""What the agent reads: its memory, and the runs of others that seed it."""
+"""Settings of the agent's memory, and of the runs of others that seed it."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from lamdagent.settings.section import AtLeast0, AtLeast1, Section
 
 @dataclass(frozen=True)
 class ForeignScoreConfig(Section):
-    """Where runs of others keep the score of one of our tasks."""
+    """The metric in which runs of others keep the score of one of our tasks."""
 
     metric: str = ""
     """Their metric's name."""
@@ -19,7 +19,7 @@ class ForeignScoreConfig(Section):
     high: float = 1.0
     """Their value that means as much as the task's own `high`."""
     higher_is_better: bool = True
-    """Of their metric; False turns the scale round."""
+    """Direction of their metric; False turns the scale round."""
     stderr: str | None = None
     """Their metric of its standard error, on the same scale."""
 
@@ -44,7 +44,7 @@ class SourceConfig(Section):
     models: AtLeast0 = 20
     """Most of their models that join the pool, the best first."""
     action: str = ""
-    """What was done: an action type of ours, or the place that says it; empty: told by the trainer's params."""
+    """Action that was done: an action type of ours, or the place that says it; empty: told by the trainer's params."""
     actions: dict[str, str] = field(default_factory=dict)
     """Their word for it -> our action type."""
     model: str = ""
@@ -60,12 +60,12 @@ class SourceConfig(Section):
     scores: dict[str, ForeignScoreConfig] = field(default_factory=dict)
     """Our task -> their metric."""
     weights: list[str] = field(default_factory=list)
-    """Where weights may lie, tried in order: logged_model, artifacts/<path>, or the place that names a folder here."""
+    """Places of weights, tried in order: logged_model, artifacts/<path>, or the place that names a folder here."""
 
 
 @dataclass(frozen=True)
 class MemoryConfig(Section):
-    """What the agent reads."""
+    """The agent's memory: the text that it reads."""
 
     tokens: Annotated[int, Ge(100)] = 2000
     """Budget of the memory text, however long the history."""

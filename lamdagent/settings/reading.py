@@ -91,7 +91,7 @@ def _wanted(hint: Any) -> str:
 
 
 def _original(values: Any, loc: Path) -> tuple[Any, Path]:
-    """What the user gave at `loc`, and `loc` in the user's own keys: pydantic calls a key `true` 1."""
+    """The user's value at `loc`, and `loc` in the user's own keys: pydantic calls a key `true` 1."""
     path: list[Any] = []
     for key in loc:
         path.append(next((k for k in values if k == key), key) if isinstance(values, Mapping) else key)

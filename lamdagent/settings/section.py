@@ -1,4 +1,4 @@
-"""What every group of settings has in common, and the ranges that several keys share."""
+"""Base of every group of settings, and the ranges that several keys share."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,10 +20,10 @@ AtLeast0 = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Gt(0), Le(1)]
-"""Of the data, for example: more than nothing, at most all."""
+"""Share of the data, for example: more than nothing, at most all."""
 
 Mode = Literal["refuse", "warn", "off"]
-"""What happens when a guard finds something."""
+"""Reaction of a guard that finds something."""
 Split = Literal["search", "test"]
 """The items that choose, and those that are looked at once, at the end."""
 """Ours; each task says which split of its dataset that is."""

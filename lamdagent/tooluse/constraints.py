@@ -40,7 +40,7 @@ class Writing:
 
     @property
     def prompt(self) -> str:
-        """What the model is asked."""
+        """The prompt that asks the model to keep the constraint."""
         return FAMILIES[self.family][0].format(topic=self.topic, word=self.word, number=self.number)
 
     @property

@@ -24,7 +24,7 @@ from lamdagent.text import one_line
 from lamdagent.tracking.runs import Weights
 
 KEPT = (".json", ".safetensors", ".jinja", ".model", ".txt")
-"""What a model is made of; optimizer states, pickles and code stay where they are."""
+"""Endings of the files that make a model; optimizer states, pickles and code stay where they are."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 Files = Mapping[str, str]
@@ -49,7 +49,7 @@ def root_of(client: MlflowClient, uri: str) -> tuple[str, str]:
 
 
 def inspect(client: MlflowClient, uri: str) -> Weights:
-    """What `uri` (see `root_of`) holds, from names of files and config.json alone; what is wrong is in `problem`."""
+    """Weights at `uri` (see `root_of`), known from names of files and config.json alone; a fault is in `problem`."""
     try:
         root, path = root_of(client, uri)
         files = _find(client, root, path)

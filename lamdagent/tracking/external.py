@@ -113,7 +113,7 @@ class StoreReader:
         return ([_version(model) for model in page] for page in found)
 
     def inspect(self, uri: str) -> Weights:
-        """What is known of the weights at `uri`, without loading them."""
+        """Description of the weights at `uri`, without loading them."""
         return inspect(self._client, uri)
 
     def samples(self) -> list[Sample]:

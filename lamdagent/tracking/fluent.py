@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 ADDRESS = "MLFLOW_TRACKING_URI"
 LOGGERS = ("mlflow", "alembic")
-"""Those that opening a store makes less chatty."""
+"""Loggers that opening a store makes less chatty."""
 
 
 @contextmanager
@@ -34,6 +34,6 @@ def fluent_state_kept() -> Iterator[None]:
 
 
 def _known() -> str | None:
-    """What `mlflow.set_tracking_uri` was given last; None: nothing, or MLflow is not even loaded."""
+    """URI that `mlflow.set_tracking_uri` was given last; None: none, or MLflow is not even loaded."""
     module = sys.modules.get("mlflow.tracking._tracking_service.utils")
     return getattr(module, "_tracking_uri", None)

@@ -1,4 +1,4 @@
-"""Who descends from whom, said three times: our tag, MLflow's model inputs and outputs, links for people."""
+"""Lineage of runs, recorded three times: our tag, MLflow's model inputs and outputs, links for people."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,12 +61,12 @@ def describe(parents: Sequence[RunInfo], text: str) -> str:
 
 
 def runs_page(uri: str, experiment_id: str) -> str:
-    """What a run id is appended to for its page; of a store without a server, the path in whatever UI shows it."""
+    """Address of a run's page up to the run id; of a store without a server, the path in whatever UI shows it."""
     return f"{server_page(uri)}#/experiments/{experiment_id}/runs/"
 
 
 def server_page(uri: str) -> str:
-    """Where MLflow's UI is when the store is a server, without a login; empty for a database."""
+    """Address of MLflow's UI when the store is a server, without a login; empty for a database."""
     return without_login(uri).rstrip("/") + "/" if uri.startswith("http") else ""
 
 

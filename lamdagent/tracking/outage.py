@@ -28,9 +28,9 @@ NEVER_STATUS = (400, 405, 410, 411, 413, 414, 415, 422, 431, 501)
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Between two questions to a store that did not answer."""
 STORE_FAULTS: tuple[type[Exception], ...] = (MlflowException, OSError)
-"""What a question to a store raises when the store cannot answer it: for callers that go on without the answer."""
+"""Exceptions that a query raises when the store cannot answer it: for callers that go on without the answer."""
 RETRIES, BACKOFF = "3", "1"
-"""Of MLflow's own requests, unless the user has set them: seconds, where its defaults take minutes of a search."""
+"""Retries and back-off of MLflow's own requests, unless the user set them: seconds, where its defaults take minutes."""
 
 
 def is_outage(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""Who writes a run, and whether that process is provably dead."""
+"""The process that writes a run, and whether it is provably dead."""
 
 import json
 import os

@@ -29,7 +29,7 @@ MAX_TAG = 8000
 
 @dataclass(frozen=True)
 class RunCreation:
-    """What a run is opened with, besides its tags."""
+    """Content that a run is opened with, besides its tags."""
 
     name: str
     params: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class RunCreation:
     text: str | None = None
     """Description, Markdown; None leaves the tags to say it."""
     leaderboard: Sequence[str] | None = None
-    """Of a search run: the task columns of its leaderboard."""
+    """Task columns of the leaderboard of a search run."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RunPatch:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Shown on the run and on its model."""
     step: int = 0
-    """Of `metrics`."""
+    """Step of `metrics`."""
     curves: Sequence[Curve] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
     """Artifact path -> content."""

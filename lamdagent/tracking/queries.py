@@ -57,7 +57,7 @@ def working_set(
 
 
 def within_working_set(runs: Mapping[str, RunRecord]) -> list[RunRecord]:
-    """Those of `runs` that `working_set` would read."""
+    """Records of `runs` that `working_set` would read."""
     newest = sorted(runs.values(), key=lambda r: (r.start_ms, r.run_id), reverse=True)
     scored = [r for r in newest if r.kind == "action" and r.status == "FINISHED" and SCORE in r.metrics]
     found = sorted(scored, key=lambda r: -r.metrics[SCORE])[:BEST]

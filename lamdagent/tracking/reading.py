@@ -1,4 +1,4 @@
-"""What other rooms read of runs, in plain values, besides the working set."""
+"""Reads of runs for other rooms, in plain values, besides the working set."""
 
 import sys
 import tempfile

@@ -24,7 +24,7 @@ MakePipeline = Callable[[Place], Any]
 
 
 def registered_names(store: RunStore, run_ids: Collection[str]) -> dict[str, str]:
-    """Those of `run_ids` that made a version of a registered model -> its name."""
+    """Run id -> registered model's name, for those of `run_ids` that made a version of one."""
     found = {}
     for run_id in run_ids:
         if versions := store.client.search_model_versions(f"run_id = '{run_id}'", max_results=1):
@@ -111,7 +111,7 @@ def _write(path: Path, info: Any, pipeline: Any, card: Any) -> None:
 
 
 def _requirements() -> list[str]:
-    """What loads the model; without it MLflow would load the model in a child process to find out.
+    """Requirements of loading the model; without them MLflow would load the model in a child process to find out.
 
     Of a version such as 2.13.0+cpu only 2.13.0: registries list no builds, and MLflow warns of those it cannot compare.
     """

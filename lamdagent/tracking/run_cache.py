@@ -151,7 +151,7 @@ class RunCache:
         return news
 
     def _read_news(self) -> None:
-        """What others have started, ended or deleted; nothing is asked while nothing can be new."""
+        """Read what others have started, ended or deleted; the store is not asked while nothing can be new."""
         now = time.monotonic()
         stamp = database_stamp(self._client.tracking_uri)
         if now - self._asked <= FRESH_S or (stamp and stamp == self._stamp):

@@ -14,14 +14,14 @@ MOST = 2000
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is fixed about a run of any experiment."""
+    """The fixed facts of a run of any experiment."""
 
     run_id: str
     name: str
     experiment_id: str
     artifact_uri: str
     model_id: str | None
-    """Of the LoggedModel that it made; None when it made none, or has not yet."""
+    """Id of the LoggedModel that it made; None when it made none, or has not yet."""
 
 
 class RunInfoCache:

@@ -104,7 +104,7 @@ def lean(record: RunRecord) -> RunRecord:
 
 @dataclass(frozen=True)
 class Weights:
-    """What is known of the weights of a run without loading them."""
+    """Description of the weights of a run, known without loading them."""
 
     location: str = ""
     """`runs:/<id>/<path>`, `models:/<id>[/<path>]` or a folder here; empty when they cannot be used."""

@@ -279,7 +279,7 @@ class RunStore:
 
     @property
     def backlog(self) -> Backlog:
-        """What waits for the store."""
+        """Writes that wait for the store."""
         return self.queue.backlog
 
     def flush(self, timeout_s: float) -> bool:

@@ -16,7 +16,7 @@ class TracedCall:
     trace_id: str = ""
     """Known once the call has ended."""
     answer: Any = None
-    """What came back, as text or JSON."""
+    """Answer that came back, as text or JSON."""
     tokens: Mapping[str, int] = field(default_factory=dict)
     """`input`, `output`."""
     cost_usd: float | None = None

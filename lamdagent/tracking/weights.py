@@ -120,7 +120,7 @@ def _resolve(client: MlflowClient, uri: str) -> Path:
 
 
 def cached_model(run_id: str) -> Path:
-    """Where this machine keeps the weights of a run whose artifacts are on a server, once they were wanted here."""
+    """Folder on this machine for the weights of a run whose artifacts are on a server, once they were wanted here."""
     return cache_folder() / "models" / f"run-{run_id}"
 
 

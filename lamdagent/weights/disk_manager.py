@@ -67,7 +67,7 @@ class DiskManager:
         return [decision.trial for decision in found if not decision.kept]
 
     def _what_may_go(self, history: History) -> str:
-        """What could be deleted to make room, as advice; empty in an outage."""
+        """Advice on what could be deleted to make room; empty in an outage."""
         if not self._store.available:
             return ""
         try:

@@ -10,7 +10,7 @@ from lamdagent.memory.trial import History, Trial
 
 @dataclass(frozen=True)
 class RetentionDecision:
-    """What becomes of the weights of one run."""
+    """A decision about the weights of one run."""
 
     trial: Trial
     kept: str
@@ -61,7 +61,7 @@ def _own_merits(history: History, tasks: Sequence[Task], keep_best: int) -> Iter
 
 
 def _outstanding(best: Sequence[Trial], tasks: Sequence[Task], keep_best: int, of: str) -> Iterator[tuple[str, str]]:
-    """Those of one fraction, best first; `of`: which, for a person."""
+    """Run id and reason for each outstanding trial of `best`, one fraction's, best first; `of`: which, for a person."""
     for place, trial in enumerate(best[:keep_best], 1):
         yield trial.run_id, f"number {place} of the best {keep_best}{of}"
     nodes = [

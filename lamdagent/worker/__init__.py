@@ -1,1 +1,1 @@
-"""What runs where the heavy libraries live: a model is made, scored, prepared, registered."""
+"""Jobs that run where the heavy libraries live: a model is made, scored, prepared, registered."""

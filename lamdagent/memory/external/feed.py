@@ -49,7 +49,7 @@ class Sources:
         return warnings
 
     def readings(self, ours: SearchContext) -> dict[str, list[ParsedRun]]:
-        """What became of every run known by the last refresh, by source; done anew only when something changed."""
+        """Every run known by the last refresh, parsed, by source; parsed anew only when something changed."""
         key = (tuple(ours.models.items()), tuple(ours.base_scores.items()))
         if self._changed or key != self._readings[0]:
             self._readings = (key, {name: feed.readings(ours) for name, feed in self._feeds.items()})

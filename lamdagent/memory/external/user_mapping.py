@@ -11,7 +11,7 @@ Translate = Callable[[RunRecord], RunRecord | str]
 
 
 def translation(mapping: str) -> Translate:
-    """What a mapping does to a run before its settings are applied: nothing, unless it is a function of the user's.
+    """Translation of a run before the mapping's settings are applied: the user's function, else one that does nothing.
 
     Raises:
         UserError: the function cannot be imported.

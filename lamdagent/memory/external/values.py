@@ -22,7 +22,7 @@ UNTOLD = 0.3
 
 
 def trainer_of(params: Mapping[str, str]) -> str:
-    """What the trainer behind the params does, in TRAINERS' words; empty when they are no trainer's."""
+    """Kind of trainer behind the params, in TRAINERS' words; empty when they are no trainer's."""
     return next((word for key, word in TRAINERS.items() if key in params), "")
 
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def outbox_root() -> Path:
-    """Where all outboxes are: the user's state folder, or what LAMDAGENT_CACHE names."""
+    """Folder of all outboxes: in the user's state folder, or in the one that LAMDAGENT_CACHE names."""
     from platformdirs import user_state_path
 
     return Path(os.environ.get("LAMDAGENT_CACHE") or user_state_path("lamdagent")).expanduser().absolute() / "outbox"
@@ -53,7 +53,7 @@ class Outbox:
 
     @property
     def patches(self) -> list[RunPatch]:
-        """What waits, in order."""
+        """Patches that wait, in order."""
         return [patch for _, patch in self._entries]
 
     def add(self, patch: RunPatch) -> None:

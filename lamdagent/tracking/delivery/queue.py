@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Backlog:
-    """What the store has not got yet; false when that is nothing."""
+    """Writes that the store has not got yet; false when there are none."""
 
     writes: int
     folder: Path
-    """Where this process keeps its own."""
+    """Folder where this process keeps its own writes."""
 
     def __bool__(self) -> bool:
         """Whether anything waits."""

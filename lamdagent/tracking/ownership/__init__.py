@@ -1,1 +1,1 @@
-"""Who does what when several searches share a store: claims, orphans."""
+"""Division of work among several searches that share a store: claims, orphans."""
