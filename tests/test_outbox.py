@@ -342,7 +342,7 @@ def test_a_search_whose_server_is_dead_loses_nothing(tmp_path: Path, killed: boo
     port = free_port()
     (tmp_path / "work").mkdir()
     settings = {"LAMDAGENT_CACHE": os.environ["LAMDAGENT_CACHE"], "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
-    arguments = ["+experiment=stunts", "agent=random", "budget.trials=3"]
+    arguments = ["+experiment=stunts", "agent=random", "budget.trials=3", "execution=inline"]
     until = time.monotonic() + PATIENCE_S
     with server(tmp_path, port=port, ended_by=signal.SIGKILL) as uri:
         driver = begin(tmp_path / "work", *arguments, **settings)

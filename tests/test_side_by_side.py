@@ -156,11 +156,11 @@ class TestClaims:
         assert {search, run} <= set(close_orphans(late)), "who comes later has only the clocks"
 
 
-def started(folder: Path, uri: str, trials: int, **environment: str) -> "subprocess.Popen[str]":
+def started(folder: Path, uri: str, trials: int, *words: str, **environment: str) -> "subprocess.Popen[str]":
     """A search with the seed of all others, so that all want the same actions."""
     folder.mkdir()
     environment |= {"MLFLOW_TRACKING_URI": uri, "LAMDAGENT_CACHE": os.environ["LAMDAGENT_CACHE"]}
-    return begin(folder, "+experiment=smoke", f"budget.trials={trials}", "search.test_top=1", **environment)
+    return begin(folder, "+experiment=smoke", f"budget.trials={trials}", "search.test_top=1", *words, **environment)
 
 
 def runs_in(uri: str) -> list[Run]:
@@ -195,7 +195,7 @@ class TestTwoSearches:
             postgresql(tmp_path / "postgresql") as database,
             server(tmp_path, app="lamdagent-auth", backend=database, **settings) as uri,
         ):
-            searches = [started(tmp_path / name, uri, 2, **who) for name in ("one", "two")]
+            searches = [started(tmp_path / name, uri, 2, "execution=inline", **who) for name in ("one", "two")]
             ended = [end(search) for search in searches]
             assert [code for code, _ in ended] == [0, 0], ended
             check(uri, 4)
@@ -206,7 +206,7 @@ class TestTwoSearches:
 
     def test_on_postgresql_itself(self, tmp_path: Path) -> None:
         with postgresql(tmp_path / "postgresql") as database:
-            searches = [started(tmp_path / name, database, 3) for name in ("one", "two")]
+            searches = [started(tmp_path / name, database, 3, "execution=inline") for name in ("one", "two")]
             ended = [end(search) for search in searches]
             assert [code for code, _ in ended] == [0, 0], ended
             check(database, 6)
