@@ -12,6 +12,8 @@ from lamdagent.memory.lineage import ancestors, format_score, given_by, lineage_
 from lamdagent.memory.trial import History, Trial
 from lamdagent.objects.dataset import Dataset
 from lamdagent.objects.model import Model
+from lamdagent.objects.object_kinds import noun_of
+from lamdagent.objects.resource import Resource
 from lamdagent.objects.rows import READERS
 from lamdagent.objects.sources import WHEELS, kind_of
 from lamdagent.planning.plan import Plan
@@ -29,11 +31,13 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
     steps = [(model, found.action) for model, found in made.items() if found and found.action]
     initial = [model for model, found in made.items() if not (found and found.action)]
     data = list({d.name: (d, action) for _, action in steps for d in action.datasets}.values())
+    resources = list({r.ref: r for _, action in steps for r in action.resources}.values())
+    given = [*(d for d, _ in data), *resources]
     base = next((t for t in history.scored if t.kind == "base" and t.model in initial), None)
     parts = (
         f"# {trial.model.name}",
         f"`{lineage_string(trial.model, history)}`, found by [LaMDAgent](https://arxiv.org/abs/2505.21963).",
-        *_restricted(initial, [d for d, _ in data]),
+        *_restricted(initial, given),
         "## Scores",
         _scores(trial, base, plan),
         "Behind +- is a standard error, in brackets a 95 % confidence interval: `paired` over the items that both "
@@ -44,10 +48,11 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
         _lineage(made, page),
         "## Data",
         _table(("dataset", "rows used", "licence", "source", "what it is"), (_data(*used, plan) for used in data)),
+        *_resources(resources, plan),
         "## Initial models",
         _table(("model", "source", "licence"), ((m.name, *_origin(m)) for m in initial)),
         "## What is not known",
-        "\n".join(f"- {line}" for line in _unknown(trial, initial, data, made, history, plan)),
+        "\n".join(f"- {line}" for line in _unknown(trial, initial, given, made, history, plan)),
         f"[Run {trial.run_id}]({page}{trial.run_id}) holds weights, `recipe.yaml` and, if every step is one that "
         "TRL or mergekit can do alone, `rebuild/`: plain commands that make the model again.",
     )
@@ -56,10 +61,10 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
     )
 
 
-def _restricted(initial: Sequence[Model], data: Sequence[Dataset]) -> Iterable[str]:
+def _restricted(initial: Sequence[Model], given: Sequence[Dataset | Resource]) -> Iterable[str]:
     """One sentence that names every input that forbids commercial use; nothing when none says so."""
-    licences = {m.name: m.origin.license for m in initial if m.origin} | {d.name: d.license for d in data}
-    if named := [f"{name} ({licence})" for name, licence in licences.items() if NON_COMMERCIAL.search(licence)]:
+    licences = [*((m.name, m.origin.license) for m in initial if m.origin), *((g.name, g.license) for g in given)]
+    if named := [f"{name} ({licence})" for name, licence in licences if NON_COMMERCIAL.search(licence)]:
         yield f"**Not for commercial use**, by the licences of {', '.join(named)}."
 
 
@@ -118,13 +123,13 @@ def _lineage(made: dict[Model, Trial | None], page: str) -> str:
                 model.name,
                 action.type if action else "initial",
                 " + ".join(m.name for m in action.models) if action else "",
-                ", ".join(d.name for d in action.datasets) if action else "",
+                ", ".join(ref.name for ref in action.data) if action else "",
                 ", ".join(f"{k}={v}" for k, v in action.hyperparameters.items()) if action else "",
                 format_score(found.score if found else None),
                 f"[{run[:8]}]({page}{run})" if run else "",
             )
         )
-    return _table(("model", "made by", "from", "data", "settings", "score, search", "run"), rows)
+    return _table(("model", "made by", "from", "data and other inputs", "settings", "score, search", "run"), rows)
 
 
 def _data(dataset: Dataset, action: Action, plan: Plan) -> tuple[str, ...]:
@@ -134,6 +139,19 @@ def _data(dataset: Dataset, action: Action, plan: Plan) -> tuple[str, ...]:
     source = f"made by run {dataset.run_id}" if dataset.run_id else source
     of = f"{used} of {dataset.rows}"
     return dataset.name, of, dataset.license or "not stated", source, dataset.description
+
+
+def _resources(resources: Sequence[Resource], plan: Plan) -> Iterable[str]:
+    """A section on what is neither model nor dataset; nothing where no step took such an object."""
+    if resources:
+        yield "## Other inputs"
+        rows = ((r.name, noun_of(r.kind), r.license or "not stated", _given(r, plan), r.description) for r in resources)
+        yield _table(("input", "kind", "licence", "source", "what it is"), rows)
+
+
+def _given(resource: Resource, plan: Plan) -> str:
+    settings = plan.config.resources.get(resource.name)
+    return settings.source if settings else "not in this configuration"
 
 
 def _origin(model: Model) -> tuple[str, str]:
@@ -166,15 +184,16 @@ def _on_hub(settings: DatasetConfig | None) -> bool:
 def _unknown(
     trial: Trial,
     initial: Sequence[Model],
-    data: Sequence[tuple[Dataset, Action]],
+    given: Sequence[Dataset | Resource],
     made: Mapping[Model, Trial | None],
     history: History,
     plan: Plan,
 ) -> Iterable[str]:
     if silent := [m.name for m in initial if not _license(m)]:
         yield f"Nobody stated the licence of {', '.join(silent)}."
-    if silent := [d.name for d, _ in data if not d.license]:
-        yield f"Nobody stated the licence of the data {', '.join(silent)}: it may forbid to pass the model on."
+    if silent := [g.name for g in given if not g.license]:
+        yield f"Nobody stated the licence of the inputs {', '.join(silent)}: it may forbid to pass the model on."
+    yield from _gone(found.action for found in made.values() if found and found.action)
     if trial.model and (others := sorted(given_by(trial.model, history))):
         yield f"It descends from models of others ({', '.join(others)}), which may have seen the test items."
     if trial.test_score is None:
@@ -186,6 +205,14 @@ def _unknown(
         yield "Whether the training data hold evaluation items was not looked into."
     yield "What the initial models were trained on, these evaluation items included, was not looked into."
     yield "Nothing but the tasks above was measured: not safety, not bias, not other languages or longer texts."
+
+
+def _gone(actions: Iterable[Action]) -> Iterable[str]:
+    """One sentence for each input that a past run names and that is not at hand any more."""
+    for ref in dict.fromkeys(ref for action in actions for ref in action.missing):
+        told = f"the run {ref.run_id} that made it is not known here"
+        why = told if ref.run_id else "the configuration has it no more"
+        yield f"A step used the {noun_of(ref.kind)} {ref.name}, but {why}: its content and its licence are unknown."
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lamdagent.champion.model_card import model_card
 from lamdagent.config import read
 from lamdagent.enumeration.space import ActionSpace
 from lamdagent.errors import ConfigError
@@ -21,7 +23,7 @@ from lamdagent.planning.plan import Plan, make_plan
 from lamdagent.selection.policy import Turn
 from lamdagent.selection.prompts import object_messages, type_messages
 from lamdagent.tracking.runs import record_of
-from tests.builders import model
+from tests.builders import base_trial, model, trial_of
 from tests.searches import of_kind, runs_of, search
 from tests.test_config import composed
 
@@ -68,6 +70,36 @@ def test_the_agent_reads_of_it(judge: Path) -> None:
     asked = object_messages(turn, made.types[0], LLMSettings())[-1]["content"]
     assert '### judge (choose one reward model)\n1. helpful: "Prefers replies that answer the question."\n' in asked
     assert "reward_model helpful" in memory
+
+
+def test_the_model_card_lists_it_and_says_what_is_gone(judge: Path) -> None:
+    made = plan(judge)
+    trial = trial_of(next(space(made).actions(made.types[0])), 1, 0.5)
+    card = model_card(trial, History((base_trial(), trial)), made, "")
+    head = f"| input | kind | licence | source | what it is |\n| --- |{' --- |' * 4}"
+    row = f"| helpful | reward model | Apache-2.0 | {judge} | Prefers replies that answer the question. |"
+    assert f"## Other inputs\n\n{head}\n{row}\n" in card
+    assert "| sft_judged | model-00000000 | pico_spell, helpful |" in card
+    assert "A step used" not in card and "licence of the inputs" not in card and "Not for commercial use" not in card
+
+    assert trial.action is not None
+    (helpful,), (spell,) = trial.action.resources, trial.action.datasets
+    sold = replace(trial.action, resources=(replace(helpful, license="cc-by-nc-4.0"),))
+    assert "by the licences of helpful (cc-by-nc-4.0)" in model_card(replace(trial, action=sold), History(), made, "")
+    silent = replace(trial.action, resources=(replace(helpful, license=""),))
+    assert "the licence of the inputs helpful:" in model_card(replace(trial, action=silent), History(), made, "")
+
+    gone = replace(trial.action, resources=(), datasets=())
+    card = model_card(replace(trial, action=gone), History(), made, "")
+    unknown = "but the configuration has it no more: its content and its licence are unknown."
+    assert f"- A step used the dataset {spell.name}, {unknown}" in card
+    assert f"- A step used the reward model {helpful.name}, {unknown}" in card
+    assert "## Other inputs" not in card and "| pico_spell, helpful |" in card
+
+    rows = (ObjectRef("dataset", "data-0a1b2c3d", "run9", "0a1b"),)
+    lost = replace(gone, inputs={**gone.inputs, "dataset": rows})
+    card = model_card(replace(trial, action=lost), History(), made, "")
+    assert "- A step used the dataset data-0a1b2c3d, but the run run9 that made it is not known here:" in card
 
 
 @pytest.mark.parametrize(
