@@ -53,3 +53,13 @@ def test_what_another_has_started_is_seen_however_many_came_after_it(
     time.sleep(0.01)  # a millisecond is the resolution of start times
     own = [store.open(search, "action", f"{number}", {}, {}) for number in range(later)]
     assert {theirs, *own} <= {record.run_id for record in store.runs()}
+
+
+def test_a_tag_is_cut_at_one_length_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The length is looked up where the schema has it, by the store's writes and by the search's description."""
+    monkeypatch.setattr(schema, "MAX_TAG", 2000)
+    store = RunStore(f"sqlite:///{tmp_path}/mlflow.db", "x")
+    search = start_search(store, "ours", "ours", {}, "", text="long " * 1000)
+    run = store.open(search, "action", "first", {schema.REASON: "long " * 1000}, {})
+    tags = {run_id: store.client.get_run(run_id).data.tags for run_id in (search, run)}
+    assert len(tags[search][schema.DESCRIPTION]) == len(tags[run][schema.REASON]) == 2000

@@ -23,8 +23,6 @@ Curve = tuple[str, float, int, int]
 PROVISIONAL = re.compile("pending[0-9a-f]{25}")
 MAX_PARAM = 6000
 """Characters that MLflow keeps of a param."""
-MAX_TAG = 8000
-"""Characters that MLflow keeps of a tag."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def now_ms() -> int:
 
 def cut_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """`tags`, their values cut to what MLflow keeps."""
-    return {key: cut(value, MAX_TAG) for key, value in tags.items()}
+    return {key: cut(value, schema.MAX_TAG) for key, value in tags.items()}
 
 
 def cut_params(params: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from lamdagent.text import cut
 from lamdagent.tracking import schema
 from lamdagent.tracking.leaderboard import leaderboard_path
 from lamdagent.tracking.owner import this_process
-from lamdagent.tracking.patch import MAX_TAG, RunCreation, RunPatch, cut_params, now_ms, owned, provisional_id
+from lamdagent.tracking.patch import RunCreation, RunPatch, cut_params, now_ms, owned, provisional_id
 from lamdagent.tracking.queries import OURS, quoted
 from lamdagent.tracking.runs import RunRecord
 from lamdagent.tracking.store import RunStore
@@ -100,4 +100,4 @@ def close_own(store: RunStore, search_run_id: str, reason: str) -> list[str]:
 def _described(store: RunStore, run_id: str, text: str) -> str:
     board = f"[Leaderboard]({leaderboard_path(store.experiment_id, run_id)})"
     report = f"[Report](#/experiments/{store.experiment_id}/runs/{run_id}/artifacts/{schema.REPORT})"
-    return cut(f"{board} · {report}\n\n{text}".strip(), MAX_TAG)
+    return cut(f"{board} · {report}\n\n{text}".strip(), schema.MAX_TAG)
