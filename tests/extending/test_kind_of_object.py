@@ -24,8 +24,9 @@ from lamdagent.selection.policy import Turn
 from lamdagent.selection.prompts import object_messages, type_messages
 from lamdagent.tracking.runs import record_of
 from tests.builders import base_trial, model, trial_of
-from tests.searches import of_kind, runs_of, search
+from tests.searches import of_kind, runs_of, search, tag
 from tests.test_config import composed
+from tests.test_rebuild_command import Shelf
 
 FOUND = f"hydra.searchpath=[file://{Path(__file__).parents[1] / 'conf'}]"
 GIVEN = ("+model=pico", "+task=pico_spell", "+dataset=[pico_spell]", "+action=[sft_judged]", "+resource=[helpful]")
@@ -119,17 +120,24 @@ def test_faults_are_found_at_the_door(judge: Path, changes: tuple[str, ...], wor
         make_plan(read(composed(FOUND, *GIVEN, f"resources.helpful.source={judge}", *changes)))
 
 
-@pytest.mark.slow
-def test_a_search_uses_it_and_its_runs_say_so(judge: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def searched(judge: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that has used it."""
+    folder = tmp_path_factory.mktemp("judged")
     settings = ("tracking.experiment=judged", "execution=inline", "agent.kind=random", "budget.trials=2")
     source = f"resources.helpful.source={judge}"
     limits = ("+tasks.spell.limits={search: 2, test: 2}", "search.test_top=1")
-    code, output = search(tmp_path, *GIVEN, source, *settings, *limits)
+    code, output = search(folder, *GIVEN, source, *settings, *limits)
     assert code == 0, output
-    records = [record_of(run) for run in runs_of(tmp_path, "judged")]
+    return folder
+
+
+@pytest.mark.slow
+def test_a_search_uses_it_and_its_runs_say_so(judge: Path, searched: Path) -> None:
+    records = [record_of(run) for run in runs_of(searched, "judged")]
     made = plan(judge)
     (resource,) = made.resources
-    first = next(record_of(run) for run in of_kind(runs_of(tmp_path, "judged"), "action"))
+    first = next(record_of(run) for run in of_kind(runs_of(searched, "judged"), "action"))
     assert recorded_inputs(first)["judge"] == (ObjectRef("reward_model", "helpful", "", resource.fingerprint),)
     assert json.loads(first.tags["lamdagent.slots"])["judge"] == ["helpful"] and first.params["judge"] == "helpful"
     past = build_history(records, made.types, made.datasets, made.tasks, resources=made.resources)
@@ -139,3 +147,20 @@ def test_a_search_uses_it_and_its_runs_say_so(judge: Path, tmp_path: Path) -> No
     assert step(trial.action)["resources"] == {"helpful": resource.fingerprint}
     gone = build_history(records, made.types, made.datasets, made.tasks).by_run[first.run_id]
     assert gone.action is not None and [ref.name for ref in gone.action.missing] == ["helpful"]
+
+
+@pytest.mark.slow
+def test_a_rebuild_wants_it_as_it_was(judge: Path, searched: Path) -> None:
+    shelf = Shelf(searched, "judged")
+    run_id = shelf.actions[0].info.run_id
+    shelf.prune(run_id)
+    note = judge / "note.txt"
+    note.write_text("another reward model")
+    changed = shelf.lamdagent("rebuild", run_id, "execution=inline")
+    note.unlink()
+    assert changed.code == 2 and "Traceback" not in changed.output, changed.output
+    assert "the reward_model helpful has changed since the run" in changed.output
+    assert f"Bring back what {judge} held" in changed.output
+    assert not shelf.weights(run_id).exists() and tag(shelf.run(run_id), "pruned")
+    again = shelf.lamdagent("rebuild", run_id, "execution=inline")
+    assert again.code == 0 and f"rebuilt {run_id}: the same weights, by checksum" in again.output, again.output
