@@ -1,16 +1,18 @@
-"""The phases of a search as values, and the times that they are planned with; no store, no executor."""
+"""The phases of a search as values, its id, and the times that they are planned with; no store, no executor."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from lamdagent.champion.seed_repeats import SeedRepeats
-from lamdagent.config import BudgetConfig, Config, LadderConfig, ModelConfig, SearchConfig
+from lamdagent.config import AgentConfig, BudgetConfig, Config, LadderConfig, ModelConfig, SearchConfig
 from lamdagent.evaluation.task import Task
 from lamdagent.loop.estimates import eta, reserve_s, typical_s
 from lamdagent.loop.ledger import Ledger
 from lamdagent.loop.limits import Limits
 from lamdagent.loop.phases import phases, seed_repeats
+from lamdagent.loop.preparation import search_id
 from lamdagent.memory.trial import History, Trial
 from lamdagent.planning.plan import Plan
 from lamdagent.scaling.replay_plan import Replay
@@ -69,6 +71,23 @@ class TestPhases:
         phase = seed_repeats(last, repeats)
         assert phase.policy is repeats and not phase.may_win and phase.replay is None
         assert (phase.limits, phase.reflect, phase.prune) == (last.limits, last.reflect, last.prune)
+
+
+class TestSearchId:
+    MODELS = (model(0),)
+
+    def test_a_policy_with_other_arguments_searches_anew(self) -> None:
+        def of(**arguments: Any) -> str:
+            agent = AgentConfig("tests.parts:Alternating", arguments)
+            return search_id(Plan(Config(agent=agent), TYPES, AT_HAND, ()), self.MODELS, None)
+
+        assert of(stride=1) == of(stride=1) and of(a=1, b={"c": [2], 3: 4}) == of(b={"c": [2], 3: 4}, a=1)
+        assert len({of(), of(stride=1), of(stride=2), of(stride="2"), of(step=2), of(a=1, b=2)}) == 6
+
+    def test_a_search_without_such_arguments_has_the_id_that_stores_know_it_by(self) -> None:
+        """Else a search that was cut off before an upgrade would not be found again."""
+        config = Config(agent=AgentConfig("tpe"))
+        assert search_id(Plan(config, TYPES, (), ()), self.MODELS, None) == "c3a36eecc7678741"
 
 
 class TestEstimates:

@@ -61,6 +61,9 @@ def search_id(plan: Plan, models: Sequence[Model], replay: Replay | None) -> str
     }
     ladder = plan.config.ladder
     content |= {"resources": [r.fingerprint for r in plan.resources]} if plan.resources else {}
+    # Keys that earlier searches lack are there only where something is said: theirs keep the ids that they have.
+    arguments = plan.config.agent.arguments
+    content |= {"arguments": sorted(map(repr, arguments.items()))} if arguments else {}
     content |= {"replay": replay.content} if replay else {}
     content |= {"ladder": [ladder.rungs, ladder.keep]} if ladder.rungs else {}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
