@@ -20,12 +20,11 @@ from lamdagent.actions.context import Context, Loaded, ignore_progress
 from lamdagent.actions.distillation import distill
 from lamdagent.actions.limits import limits_of
 from lamdagent.actions.merge_methods import merges
-from lamdagent.actions.methods import METHODS, Method, method_of, performs
+from lamdagent.actions.methods import METHODS, Method, method_of
 from lamdagent.actions.preference import DPO_LOSSES, KTO_LOSSES, dpo, kto, orpo, single_answers
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
-from lamdagent.actions.recipe import Recipe, micro_batch
+from lamdagent.actions.recipe import micro_batch
 from lamdagent.actions.reinforcement import grpo, rloo
-from lamdagent.actions.training import Training
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.executor import Failed, Job
 from lamdagent.execution.progress import Progress
@@ -33,6 +32,7 @@ from lamdagent.functions import load_function
 from lamdagent.libraries import known_warnings_ignored
 from lamdagent.loop.second_try import rows_at_once, with_less_memory
 from lamdagent.worker.make import make
+from tests.extending.simpo import SIMPO, simpo
 
 SHORT: dict[str, Any] = {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3}
 REWARDED: dict[str, Any] = {
@@ -257,23 +257,12 @@ def test_what_an_action_needs_is_looked_for_where_it_runs(needs: Any, words: str
     assert failure.value.kind == kind
 
 
-SIMPO = Method("simpo", "trl.experimental.cpo.CPOTrainer", "preference", rows=2)
-
-
-@performs(SIMPO)
-def simpo(context: Context, *, model: str, dataset: str, margin: float = 0.5, **sizes: Any) -> Loaded:
-    """A method of the user's own: https://arxiv.org/abs/2405.14734 by TRL's experimental trainer."""
-    recipe = Recipe(**{"epochs": 1.0, "warmup": 0.0, "lora_rank": 0, "lora_alpha": 32, "lora_layers": 0, **sizes})
-    options = {"loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": margin, "remove_unused_columns": False}
-    return context.perform(Training(SIMPO, model, dataset, recipe, options))
-
-
 def test_a_method_of_the_users_own_trains_and_is_known_by_its_function(
     place: Path, pico_folder: str, tmp_path: Path
 ) -> None:
     made, _ = simpo(Context(tmp_path), model=pico_folder, dataset=str(place / "pairs"), max_length=64, **SHORT)
     assert changed(made, pico_folder)
-    assert method_of(f"{__name__}:simpo") == SIMPO
+    assert method_of("tests.extending.simpo:simpo") == SIMPO
     assert method_of(f"{__name__}:vowels") is None is method_of("no.such.module:f")
 
 
