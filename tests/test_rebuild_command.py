@@ -91,7 +91,7 @@ class TestRebuild:
         left = {path.name for path in shelf.weights(child).parents[1].iterdir()}
         assert left == {"artifacts"}, "the workplace is cleared"
 
-        done = shelf.lamdagent("rebuild", INLINE, parent)
+        done = shelf.lamdagent("rebuild", parent, INLINE)
         assert done.code == 0 and hash_weights(shelf.weights(parent)).sha256 == tag(shelf.run(parent), "weights_sha256")
 
     def test_without_equal_weights_equal_scores_will_do(self, shelf: Shelf, chain: tuple[Run, Run]) -> None:
@@ -99,7 +99,7 @@ class TestRebuild:
         hashed = hash_weights(shelf.weights(run_id))
         shelf.prune(run_id)
         shelf.tell(run_id, schema.WEIGHTS_SHA256, "0" * 64)
-        done = shelf.lamdagent("rebuild", INLINE, run_id)
+        done = shelf.lamdagent("rebuild", run_id, INLINE)
         assert done.code == 0, done.output
         assert "other weights, with scores within noise of the old ones (" in done.output
         assert tag(shelf.run(run_id), "weights_sha256") == hashed.sha256 == hash_weights(shelf.weights(run_id)).sha256
@@ -115,13 +115,13 @@ class TestRebuild:
         shelf.prune(best.info.run_id)
         recipe.write_text(yaml.safe_dump(content, sort_keys=False))
         try:
-            done = shelf.lamdagent("rebuild", INLINE, best.info.run_id)
+            done = shelf.lamdagent("rebuild", best.info.run_id, INLINE)
             assert done.code == 1 and "Another model came out" in done.output, done.output
             assert "Traceback" not in done.output and not shelf.weights(best.info.run_id).exists()
             assert tag(shelf.run(best.info.run_id), "pruned")
         finally:
             recipe.write_text(text)
-        assert shelf.lamdagent("rebuild", INLINE, best.info.run_id).code == 0
+        assert shelf.lamdagent("rebuild", best.info.run_id, INLINE).code == 0
 
     def test_data_that_has_changed_or_is_gone_is_named(self, shelf: Shelf) -> None:
         run = next(run for run in shelf.actions if tag(run, "action") == "sft_full")
@@ -130,14 +130,14 @@ class TestRebuild:
         shelf.prune(run.info.run_id)
         try:
             shelf.tell(run.info.run_id, "lamdagent.inputs", used.replace(fingerprint, "f" * 32))
-            changed = shelf.lamdagent("rebuild", INLINE, run.info.run_id)
+            changed = shelf.lamdagent("rebuild", run.info.run_id, INLINE)
             shelf.tell(run.info.run_id, "lamdagent.inputs", used.replace(f'"{name}"', '"lost"'))
-            lost = shelf.lamdagent("rebuild", INLINE, run.info.run_id)
+            lost = shelf.lamdagent("rebuild", run.info.run_id, INLINE)
         finally:
             shelf.tell(run.info.run_id, "lamdagent.inputs", used)
         assert changed.code == 2 and f"the dataset {name} has changed since the run" in changed.output
         assert lost.code == 2 and "no dataset 'lost'" in lost.output
-        assert shelf.lamdagent("rebuild", INLINE, run.info.run_id).code == 0
+        assert shelf.lamdagent("rebuild", run.info.run_id, INLINE).code == 0
 
     @pytest.mark.parametrize(("words", "reason"), [((), "wanted one run id"), (("0" * 32,), "There is no run")])
     def test_a_wrong_run_is_the_users_fault(self, shelf: Shelf, words: tuple[str, ...], reason: str) -> None:
@@ -147,7 +147,7 @@ class TestRebuild:
     def test_what_has_its_weights_is_left_alone(self, shelf: Shelf) -> None:
         runs = runs_of(shelf.folder, shelf.experiment)
         for kind, reason in (("action", "has its weights"), ("base", "made no model: it is base")):
-            done = shelf.lamdagent("rebuild", INLINE, of_kind(runs, kind)[-1].info.run_id)
+            done = shelf.lamdagent("rebuild", of_kind(runs, kind)[-1].info.run_id, INLINE)
             assert done.code == 2 and reason in done.output
 
     def test_elsewhere_there_is_no_store(self, tmp_path: Path) -> None:
