@@ -50,11 +50,18 @@ def _command(words: Sequence[str]) -> tuple[str, list[str]]:
 
 def _split(command: Command, words: Sequence[str]) -> tuple[str | None, frozenset[str], list[str]]:
     """Run id, the command's own flags, and what is left for Hydra, in full."""
-    named = command.takes_run_id and bool(words) and re.fullmatch(r"\w+", words[0]) is not None
-    rest = [word for word in words[named:] if word not in command.flags]
+    run_id = _run_id(words) if command.takes_run_id else None
+    rest = [word for word in words if word not in (*command.flags, run_id)]
     for short, key in command.shorthands.items():
         rest = [re.sub(rf"^{short}(?==)", key, word) for word in rest]
-    return words[0] if named else None, frozenset(words) & frozenset(command.flags), rest
+    return run_id, frozenset(words) & frozenset(command.flags), rest
+
+
+def _run_id(words: Sequence[str]) -> str | None:
+    """The first word, if it is one without signs, else the first that looks like an id of MLflow."""
+    if words and re.fullmatch(r"\w+", words[0]):
+        return words[0]
+    return next((word for word in words if re.fullmatch("[0-9a-f]{32}", word)), None)
 
 
 def _compose(command: Command, run_id: str | None, flags: frozenset[str]) -> None:

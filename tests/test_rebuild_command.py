@@ -139,7 +139,10 @@ class TestRebuild:
         assert lost.code == 2 and "no dataset 'lost'" in lost.output
         assert shelf.lamdagent("rebuild", run.info.run_id, INLINE).code == 0
 
-    @pytest.mark.parametrize(("words", "reason"), [((), "wanted one run id"), (("0" * 32,), "There is no run")])
+    @pytest.mark.parametrize(
+        ("words", "reason"),
+        [((), "wanted one run id"), (("0" * 32,), "There is no run"), ((INLINE, "0" * 32), "There is no run")],
+    )
     def test_a_wrong_run_is_the_users_fault(self, shelf: Shelf, words: tuple[str, ...], reason: str) -> None:
         done = shelf.lamdagent("rebuild", *words)
         assert done.code == 2 and reason in done.output and "Traceback" not in done.output

@@ -32,7 +32,7 @@ def model_card(trial: Trial, history: History, plan: Plan, page: str) -> str:
     initial = [model for model, found in made.items() if not (found and found.action)]
     data = list({d.name: (d, action) for _, action in steps for d in action.datasets}.values())
     resources = list({r.ref: r for _, action in steps for r in action.resources}.values())
-    given = [*(d for d, _ in data), *resources]
+    given: list[Dataset | Resource] = [*(d for d, _ in data), *resources]
     base = next((t for t in history.scored if t.kind == "base" and t.model in initial), None)
     parts = (
         f"# {trial.model.name}",
