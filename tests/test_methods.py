@@ -20,7 +20,7 @@ from lamdagent.actions.context import Context, Loaded, ignore_progress
 from lamdagent.actions.distillation import distill
 from lamdagent.actions.limits import limits_of
 from lamdagent.actions.merge_methods import merges
-from lamdagent.actions.methods import METHODS, Method, method_of
+from lamdagent.actions.methods import METHODS, Method, method_of, worker_libraries
 from lamdagent.actions.preference import DPO_LOSSES, KTO_LOSSES, dpo, kto, orpo, single_answers
 from lamdagent.actions.quantized import dpo_qlora, sft_qlora
 from lamdagent.actions.recipe import micro_batch
@@ -285,3 +285,10 @@ def test_every_action_of_the_package_has_a_record_or_is_a_merge() -> None:
     files = sorted((Path(__file__).parents[1] / "conf" / "action").glob("*.yaml"))
     functions = {yaml.safe_load(file.read_text())["function"] for file in files}
     assert {function for function in functions if not merges(function)} == {m.function for m in METHODS.values()}
+
+
+def test_a_worker_loads_trl_beforehand_only_where_something_is_trained() -> None:
+    merge, own = "lamdagent.actions.merging:merge", "tests.stunts:nudge"
+    assert worker_libraries([merge, own]) == ("torch", "transformers", "lm_eval")
+    assert worker_libraries([merge, "lamdagent.actions.sft:sft"]) == ("torch", "transformers", "trl", "peft", "lm_eval")
+    assert simpo and "trl" in worker_libraries(["tests.extending.simpo:simpo"]), "marked by `performs`"

@@ -6,7 +6,7 @@ memory, the scripts of a rebuild, the reading of other people's runs.
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -148,6 +148,15 @@ def method_of(function: str) -> Method | None:
     module, _, name = function.partition(":")
     found = getattr(getattr(sys.modules.get(module), name, None), "method", None)
     return found if isinstance(found, Method) else None
+
+
+def worker_libraries(functions: Iterable[str]) -> tuple[str, ...]:
+    """Modules that jobs of these action functions load, in the order of their imports; a worker can do so beforehand.
+
+    TRL and peft take longer than all the rest, and only a training method needs them.
+    """
+    trainers = ("trl", "peft") if any(method_of(function) for function in functions) else ()
+    return ("torch", "transformers", *trainers, "lm_eval")
 
 
 def performs(method: Method) -> Callable[[F], F]:

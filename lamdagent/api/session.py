@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamdagent.actions.methods import worker_libraries
 from lamdagent.execution.registry import make_executor
 from lamdagent.libraries import known_warnings_ignored, quiet_libraries, uncollected
 from lamdagent.loop.shutdown import GracefulShutdown
@@ -96,7 +97,8 @@ def _carry_out(
     replay: "Replay | None",
     conclude: Conclude | None,
 ) -> Ended:
-    executor = make_executor(plan.config)  # its worker imports torch while MLflow is imported and the store opened
+    libraries = worker_libraries(kind.function for kind in plan.types)
+    executor = make_executor(plan.config, libraries)  # its worker imports while MLflow is imported and the store opened
     try:
         from lamdagent.tracking.connect import complete_file
 

@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 from lamdagent.execution.progress import Progress
 
+WARM_UP = ("torch", "transformers", "trl", "peft", "lm_eval")
+"""Imported by a worker while the driver still reads the store, where nobody says what its jobs will need."""
+
 
 @dataclass(frozen=True)
 class Job:

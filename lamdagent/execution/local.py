@@ -10,19 +10,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 
 from lamdagent.execution.call import call
-from lamdagent.execution.executor import Event, Failed, Finished, Job, Update
+from lamdagent.execution.executor import WARM_UP, Event, Failed, Finished, Job, Update
 from lamdagent.execution.oom import OomWatch
 from lamdagent.execution.progress import Progress
 from lamdagent.libraries import hush, uncollected
-
-WARM_UP = ("torch", "transformers", "trl", "peft", "lm_eval")
-"""Imported while the driver still reads the store."""
 
 GRACE_S = 5.0
 """Seconds that an idle worker gets to clean up behind itself."""
@@ -33,9 +30,9 @@ class LocalExecutor:
 
     capacity = 1
 
-    def __init__(self, warm_up: tuple[str, ...] = WARM_UP) -> None:
+    def __init__(self, warm_up: Sequence[str] = WARM_UP) -> None:
         """Start the worker; it imports `warm_up` while nobody waits."""
-        self._warm_up = warm_up
+        self._warm_up = tuple(warm_up)
         self._job: Job | None = None
         self._deadline = 0.0
         self._started = 0.0

@@ -22,8 +22,8 @@ from typing import Any
 from lamdagent.config import ExecutionConfig
 from lamdagent.errors import UserError
 from lamdagent.execution.call import call
-from lamdagent.execution.executor import Event, Failed, Finished, Job, Update
-from lamdagent.execution.local import WARM_UP, import_quietly
+from lamdagent.execution.executor import WARM_UP, Event, Failed, Finished, Job, Update
+from lamdagent.execution.local import import_quietly
 from lamdagent.execution.progress import Progress
 from lamdagent.files import cache_folder
 from lamdagent.libraries import uncollected

@@ -1,26 +1,27 @@
 """The executor that `execution.kind` names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lamdagent.config import Config, ExecutionConfig
 from lamdagent.errors import UserError
+from lamdagent.execution.executor import WARM_UP
 from lamdagent.functions import load_maker
 
 if TYPE_CHECKING:
     from lamdagent.execution.executor import Executor
 
 
-def make_executor(config: Config) -> "Executor":
-    """The executor that `execution.kind` names.
+def make_executor(config: Config, warm_up: Sequence[str] = WARM_UP) -> "Executor":
+    """The executor that `execution.kind` names; each worker of ours imports `warm_up` while nobody waits.
 
     Raises:
         UserError: it is one of the user's and has no `capacity`, or cannot be used at all.
     """
-    return executor_maker(config.execution)()
+    return executor_maker(config.execution, warm_up)()
 
 
-def executor_maker(settings: ExecutionConfig) -> Callable[[], "Executor"]:
+def executor_maker(settings: ExecutionConfig, warm_up: Sequence[str] = WARM_UP) -> Callable[[], "Executor"]:
     """A function that makes the executor; `settings` are checked at once, before anything is started.
 
     Raises:
@@ -33,7 +34,7 @@ def executor_maker(settings: ExecutionConfig) -> Callable[[], "Executor"]:
     if settings.kind not in EXECUTORS:
         allowed = ", ".join(EXECUTORS)
         raise UserError(f"execution.kind: got {settings.kind!r}; allowed: {allowed}, or module:Name of one of yours")
-    return lambda: EXECUTORS[settings.kind](settings)
+    return lambda: EXECUTORS[settings.kind](settings, warm_up)
 
 
 def _users(settings: ExecutionConfig) -> Callable[[], "Executor"]:
@@ -50,23 +51,27 @@ def _users(settings: ExecutionConfig) -> Callable[[], "Executor"]:
     return checked
 
 
-def _local(settings: ExecutionConfig) -> "Executor":
+def _local(settings: ExecutionConfig, warm_up: Sequence[str]) -> "Executor":
     from lamdagent.execution.local import LocalExecutor
 
-    return LocalExecutor()
+    return LocalExecutor(warm_up)
 
 
-def _inline(settings: ExecutionConfig) -> "Executor":
+def _inline(settings: ExecutionConfig, warm_up: Sequence[str]) -> "Executor":
     from lamdagent.execution.inline import InlineExecutor
 
     return InlineExecutor()
 
 
-def _ray(settings: ExecutionConfig) -> "Executor":
+def _ray(settings: ExecutionConfig, warm_up: Sequence[str]) -> "Executor":
     from lamdagent.execution.ray_executor import RayExecutor
 
-    return RayExecutor(settings)
+    return RayExecutor(settings, warm_up)
 
 
-EXECUTORS: Mapping[str, Callable[[ExecutionConfig], "Executor"]] = {"local": _local, "inline": _inline, "ray": _ray}
+EXECUTORS: Mapping[str, Callable[[ExecutionConfig, Sequence[str]], "Executor"]] = {
+    "local": _local,
+    "inline": _inline,
+    "ray": _ray,
+}
 """By `execution.kind`."""

@@ -20,8 +20,8 @@ from rich.table import Table
 from lamdagent.actions.context import chosen_rows
 from lamdagent.config import conf_folder, read
 from lamdagent.evaluation.fingerprint import BUILTIN
-from lamdagent.execution.executor import Failed, Finished, Job
-from lamdagent.execution.local import WARM_UP, LocalExecutor
+from lamdagent.execution.executor import WARM_UP, Failed, Finished, Job
+from lamdagent.execution.local import LocalExecutor
 from lamdagent.objects.adapters import spec_of
 from lamdagent.planning.plan import Plan, make_plan
 from lamdagent.worker.make import Outcome
