@@ -13,9 +13,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from lamdagent.__main__ import main
 from lamdagent.commands import COMMANDS
 from lamdagent.config import read
+from tests.searches import streams
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -126,16 +126,13 @@ class TestPage:
 
 
 @pytest.mark.parametrize("arguments", sorted({command for page in PAGES for command in commands(page)}))
-def test_commands_compose(
-    arguments: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_compose(arguments: str, folder: Path) -> None:
     words = shlex.split(arguments)
     if "--multirun" in words:  # the first search of a sweep
         words = [re.sub(r"^([^=\[]+=[^,\[]+),.*", r"\1", word) for word in words if word != "--multirun"]
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["lamdagent", *words, "--cfg", "job"])
-    main()
-    read(OmegaConf.create(capsys.readouterr().out))  # no unknown key, no wrong type
+    code, out, err = streams(folder, *words, "--cfg", "job")
+    assert code == 0, err
+    read(OmegaConf.create(out))  # no unknown key, no wrong type
 
 
 def test_example_actions_are_accepted(folder: Path) -> None:

@@ -60,15 +60,20 @@ class Terminal:
     def saying_warnings(self) -> Iterator[None]:
         """Also say what this package logs as a warning: on the command line Hydra has switched off every other way.
 
-        Hydra leaves the root logger at ERROR there, so the package's own level is set while it lasts.
+        Hydra leaves the root logger at ERROR there and, before each search of a sweep, disables every logger that it
+        finds: while it lasts, the package's own level is set and its loggers are enabled.
         """
         logger, handler = logging.getLogger("lamdagent"), _Warnings(self)
-        level = logger.level
+        level, disabled = logger.level, [one for one in _own_loggers() if one.disabled]
         logger.addHandler(handler)
         logger.setLevel(logging.WARNING)
+        for one in disabled:
+            one.disabled = False
         try:
             yield
         finally:
+            for one in disabled:
+                one.disabled = True
             logger.setLevel(level)
             logger.removeHandler(handler)
 
@@ -193,6 +198,11 @@ def _scores(trials: Sequence[Trial], tasks: Sequence[Task], base: Trial | None) 
         column.no_wrap = True
         column.overflow = "ellipsis"
     return table
+
+
+def _own_loggers() -> list[logging.Logger]:
+    known = logging.Logger.manager.loggerDict.items()
+    return [one for name, one in known if name.startswith("lamdagent") and isinstance(one, logging.Logger)]
 
 
 class _Warnings(logging.Handler):
