@@ -23,7 +23,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lamdagent.tracking.connect import open_client
+from lamdagent.tracking.connect import complete_file, open_client
 
 ROOT = Path(__file__).parents[1]
 CONF = ("--config-dir", str(ROOT / "tests" / "conf"))
@@ -35,7 +35,7 @@ def begin(folder: Path, *arguments: str, **environment: str) -> "subprocess.Pope
     """Start a search; its output, the worker's too, is one pipe that ends when both are gone."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "OPENAI_"))}
     return subprocess.Popen(
-        [sys.executable, "-m", "lamdagent", "--config-dir", str(ROOT / "tests" / "conf"), *arguments],
+        [sys.executable, "-m", "lamdagent", *CONF, *arguments],
         cwd=folder,
         env=inherited | {"PYTHONPATH": str(ROOT)} | environment,
         stdin=subprocess.DEVNULL,
@@ -77,7 +77,7 @@ def streams(folder: Path, *words: str, **environment: str) -> tuple[int, str, st
 
 def search(folder: Path, *words: str, **environment: str) -> Said:
     """A whole search; its jobs run in this process, too, unless the words name an executor."""
-    if not any(word.startswith(("execution=", "execution.executor=")) for word in words):
+    if not any(word.startswith(("execution=", "execution.kind=")) for word in words):
         words = (*words, "execution=inline")
     if not any(word.startswith("tracking.uri=") for word in words) and not (folder / "mlflow.db").exists():
         _create_store(folder)
@@ -117,8 +117,7 @@ def _create_store(folder: Path) -> None:
 def _empty_store() -> Path:
     folder = Path(tempfile.mkdtemp())
     open_client(f"sqlite:///{folder}/mlflow.db")
-    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # else most of it is in a file beside this one
+    complete_file(f"sqlite:///{folder}/mlflow.db")
     return folder
 
 
