@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -373,6 +374,7 @@ def test_a_store_is_where_mlflow_looks_for_it(tmp_path: Path, monkeypatch: pytes
         ("sqlite:///:memory:", "names no file"),
         ("sqlite:////dev/null/x/mlflow.db", "cannot be opened"),
         ("http://127.0.0.1:9", "not reachable"),
+        ("http://127.0.0.1:14013", "not reachable"),  # the port has the number of a refusal in it
     ],
 )
 def test_a_wrong_address_is_the_users_fault(uri: str, message: str) -> None:
@@ -382,9 +384,40 @@ def test_a_wrong_address_is_the_users_fault(uri: str, message: str) -> None:
 
 def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "ANSWER_TIMEOUT_S", 1)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with socket.create_server(("127.0.0.1", 14030)) as silent:  # the port has the number of a refusal in it
         with pytest.raises(UserError, match="does not answer .waited twice 1 s"):
             RunStore(f"http://127.0.0.1:{silent.getsockname()[1]}", "x")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (401, "Unauthorized", "refused us. Set MLFLOW_TRACKING_USERNAME"),  # a proxy's
+        (403, "<html>Forbidden</html>", "refused us. Set MLFLOW_TRACKING_USERNAME"),
+        (403, '{"error_code": "PERMISSION_DENIED", "message": "no"}', "refused us. Set MLFLOW_TRACKING_USERNAME"),
+        (401, '{"error_code": "UNAUTHENTICATED", "message": "no"}', "refused us. Set MLFLOW_TRACKING_USERNAME"),
+        (404, '{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no 401"}', "does not answer like an MLflow store"),
+        (405, "error 403 of ours", "does not answer like an MLflow store"),
+    ],
+)
+def test_a_refusal_is_known_by_its_status(status: int, body: str, said: str) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as answering:
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match=said):
+            RunStore(f"http://127.0.0.1:{answering.server_port}", "x")
+        answering.shutdown()
 
 
 def test_a_file_that_is_no_database_is_refused_and_passwords_are_hidden(tmp_path: Path) -> None:

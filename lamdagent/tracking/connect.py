@@ -43,6 +43,9 @@ MIGRATION_PAUSES_S = (0.5, 1, 2, 4, 8)
 """Between questions to a database whose tables are not all there; creating them takes a few seconds."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
+_REFUSED = re.compile(r"error code 40[13]\b")
+"""MLflow's words for an answer that is not its own, such as a proxy's; the numbers alone may stand in an address."""
 
 
 def resolve_uri(uri: str | None) -> str:
@@ -211,17 +214,18 @@ def _first_answer(uri: str) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
     except MlflowException as error:
-        raise _fault(uri, _explain(str(error))) from None
+        raise _fault(uri, _explain(error)) from None
     except (OSError, ValueError) as error:
         raise _fault(uri, f"does not answer like an MLflow store ({_first_line(error)})") from None
     return client
 
 
-def _explain(message: str) -> str:
+def _explain(error: MlflowException) -> str:
     """MLflow's error as the second half of a sentence that a person can act on."""
+    message = str(error)
     if "out-of-date database schema" in message:
         return "was made by another MLflow version. Back it up, then run: mlflow db upgrade <address>"
-    if "401" in message or "403" in message:
+    if error.error_code in _REFUSALS or _REFUSED.search(message):
         return "refused us. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
     if "timed out" in message:
         return f"does not answer (waited twice {ANSWER_TIMEOUT_S} s); is the server running"

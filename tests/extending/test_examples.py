@@ -1,14 +1,12 @@
 """The examples of docs/extending.md in one search, and that the page shows them as they are."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from lamdagent.__main__ import main
 from lamdagent.commands import COMMANDS
-from tests.searches import ROOT, of_kind, runs_of, search, tag
+from tests.searches import ROOT, lamdagent, of_kind, runs_of, search, tag
 
 HERE = Path(__file__).parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -35,7 +33,7 @@ def test_the_page_shows_an_example_of_each() -> None:
 
 @pytest.mark.slow
 def test_a_search_with_a_method_a_kind_of_data_a_backend_and_a_policy_of_the_user_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, output = search(tmp_path, *GIVEN)
     assert code == 0, output
@@ -45,8 +43,5 @@ def test_a_search_with_a_method_a_kind_of_data_a_backend_and_a_policy_of_the_use
     assert all(0 < run.data.metrics["task.spell"] < 1 for run in actions), "the tokenizer stays what it was"
     assert all(run.info.status == "FINISHED" for run in actions)
 
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(COMMANDS, "runs", "tests.extending.runs")
-    monkeypatch.setattr(sys, "argv", ["lamdagent", "runs", "tracking.experiment=extended"])
-    main()
-    assert capsys.readouterr().out == "3 trials, 0 failed\n"
+    assert lamdagent(tmp_path, "runs", "tracking.experiment=extended") == (0, "3 trials, 0 failed\n")
