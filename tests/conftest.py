@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forkserver
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: more threads slow pico models down
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # else a server starts eight processes for jobs
 
@@ -15,6 +17,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left alone with them in the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers() -> None:
+    """No worker of a test imports what a worker before it has imported."""
+    forkserver.use_for_workers()
 
 
 @pytest.fixture(scope="session", autouse=True)

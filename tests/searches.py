@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from lamdagent.tracking.connect import complete_file, open_client
+from tests import forkserver
 
 ROOT = Path(__file__).parents[1]
 CONF = ("--config-dir", str(ROOT / "tests" / "conf"))
@@ -34,7 +35,7 @@ PATIENCE_S = 900.0
 def begin(folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
     """Start a search; its output, the worker's too, is one pipe that ends when both are gone."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "OPENAI_"))}
-    return subprocess.Popen(
+    return forkserver.Popen(
         [sys.executable, "-m", "lamdagent", *CONF, *arguments],
         cwd=folder,
         env=inherited | {"PYTHONPATH": str(ROOT)} | environment,
@@ -42,8 +43,6 @@ def begin(folder: Path, *arguments: str, **environment: str) -> "subprocess.Pope
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A test run in the background ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 from werkzeug.security import generate_password_hash
 
+from tests import forkserver
+
 PATIENCE_S = 180.0
 ADMIN_PASSWORD = "a long admin password"
 NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -71,7 +73,7 @@ def server(
     port = port or free_port()
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen(
+        process = forkserver.Popen(
             [sys.executable, "-m", "mlflow", "server", "--app-name", app, "--workers", "1", "--port", str(port)]
             + ["--backend-store-uri", backend or f"sqlite:///{folder}/mlflow.db", *options],
             cwd=folder,

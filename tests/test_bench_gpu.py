@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests import forkserver
+
 ROOT = Path(__file__).parents[1]
 FIGURES = {"tokens_per_second", "memory_gb", "seconds"}
 TINY = "--steps 1 --batch 2 --micro 1 --tokens 32 --reply 2 --items 2".split()
@@ -17,7 +19,7 @@ TINY = "--steps 1 --batch 2 --micro 1 --tokens 32 --reply 2 --items 2".split()
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "scripts/bench/bench_gpu.py", "--device", "cpu", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    return forkserver.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
 def told(*arguments: str) -> dict[str, Any]:

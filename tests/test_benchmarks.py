@@ -3,12 +3,13 @@
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import forkserver
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts" / "bench").glob("bench_*.py"))
@@ -17,7 +18,7 @@ SCRIPTS = sorted(path.name for path in (ROOT / "scripts" / "bench").glob("bench_
 def output(*arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *(f"scripts/bench/{arguments[0]}", *arguments[1:])]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = forkserver.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 

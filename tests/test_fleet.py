@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import forkserver
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,7 +64,7 @@ def test_the_store_is_measured_with_writers_side_by_side() -> None:
     command = [sys.executable, "scripts/bench/simulate_fleet.py", "--stores", "sqlite", "--trials", "3"]
     command += ["--minutes", "10", "--workers", "1", "20"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = forkserver.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     [table] = json.loads(done.stdout.splitlines()[-1])["tables"]
     assert 1 < table["store_ms"] < 10_000 and set(table["drivers_1"]["workers"]) == {"1", "20"}

@@ -1,7 +1,6 @@
 """The hybrid against a real endpoint on loopback: shortlist, overruling, veto, and all that an LLM can say wrongly."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from lamdagent.selection.hybrid import HybridPolicy, shortlist
 from lamdagent.selection.llm import LLMPolicy
 from lamdagent.selection.policy import Decision, Turn
 from lamdagent.selection.surrogate import SurrogatePolicy
+from tests import forkserver
 from tests.builders import DATASETS, SFT, TYPES, base_trial, history, model, space, trial_of
 from tests.endpoint import Endpoint, Fails, Says, script
 
@@ -190,7 +190,7 @@ def test_a_fitted_list_is_read_with_the_numbers_that_were_shown() -> None:
 def test_prompts_do_not_grow_with_the_history() -> None:
     """scripts/bench/prompt_size.py, as a user runs it, at sizes that a test can afford."""
     command = [sys.executable, str(ROOT / "scripts" / "bench" / "prompt_size.py"), "--trials", "30", "3000"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    done = forkserver.run(command, capture_output=True, text=True, timeout=300, check=True)
     small, large = json.loads(done.stdout.splitlines()[-1]).values()
     for name in ("type", "objects of sft", "objects of merge", "reflection"):
         assert large[name] < 1.3 * small[name] and large[name] <= 8000

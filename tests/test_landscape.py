@@ -21,6 +21,7 @@ from lamdagent.selection.llm import LLMPolicy
 from lamdagent.selection.random_policy import RandomPolicy
 from lamdagent.selection.surrogate import SurrogatePolicy
 from lamdagent.selection.tpe import TPEPolicy
+from tests import forkserver
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +33,7 @@ def shipped() -> Landscape:
 
 def run_script(name: str, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "studies" / name), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    return forkserver.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def test_the_shipped_table_is_whole() -> None:

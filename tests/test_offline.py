@@ -12,6 +12,7 @@ import pytest
 from lamdagent.errors import UserError
 from lamdagent.files import build_once, cache_folder
 from lamdagent.objects.wheels import wheel_files
+from tests import forkserver
 
 MEMBERS = ("tinydata/a/one.txt", "tinydata/two.txt")
 
@@ -69,7 +70,7 @@ def test_two_processes_at_once_get_the_same_folder(wheel: Path) -> None:
         f"from lamdagent.objects.wheels import *; print(wheel_files('tinydata', '1.0', '{digest(wheel)}', {MEMBERS}))"
     )
     command = [sys.executable, "-c", code]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(2)]
+    both = [forkserver.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(2)]
     printed = {process.communicate(timeout=120)[0].strip() for process in both}
     assert [process.returncode for process in both] == [0, 0]
     assert len(printed) == 1

@@ -24,6 +24,7 @@ from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.patch import PROVISIONAL
 from lamdagent.tracking.searches import close_orphans, recover_writes, start_search
 from lamdagent.tracking.store import RunStore
+from tests import forkserver
 from tests.builders import DATASETS, TASKS, TYPES
 from tests.proxy import Proxy, proxy
 from tests.searches import PATIENCE_S, begin, end, of_kind, tag
@@ -60,7 +61,7 @@ sys.stdin.readline()
 def desert(uri: str, count: int, name: str) -> None:
     """So many experiments, each with a search and an action that a killed process has left open."""
     command = [sys.executable, "-c", DESERTER, uri, str(count), name]
-    victim = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    victim = forkserver.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert victim.stdout and victim.stdout.readline()
     victim.kill()
     victim.communicate()
@@ -185,7 +186,7 @@ class TestOutage:
         self, between: Proxy, target: str, tmp_path: Path
     ) -> None:
         command = [sys.executable, "-c", VICTIM, between.uri, "killed", str(tmp_path)]
-        victim = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        victim = forkserver.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert victim.stdin and victim.stdout
         assert victim.stdout.readline().strip() == "open"
         between.mode = "drop"

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from tests import forkserver
 from tests.searches import CONF, ROOT, client_of, of_kind, runs_of, search, streams, tag
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, pico_folder: str) -> Path:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, str(ROOT / "tests" / "others.py"), "pico"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    done = forkserver.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

@@ -17,6 +17,7 @@ from lamdagent.tracking.connect import open_client
 from lamdagent.tracking.ownership import claims
 from lamdagent.tracking.searches import close_orphans, start_search
 from lamdagent.tracking.store import RunStore
+from tests import forkserver
 from tests.searches import PATIENCE_S, begin, end, of_kind, tag
 from tests.servers import ADMIN_PASSWORD, auth_settings, postgresql, server
 
@@ -40,7 +41,7 @@ class Claimer:
 
     def __init__(self, uri: str, number: int) -> None:
         command = [sys.executable, "-c", CLAIMER, uri, f"search {number}"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = forkserver.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, fingerprint: str) -> None:
         assert self.process.stdin

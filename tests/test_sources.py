@@ -19,6 +19,7 @@ from lamdagent.errors import UserError
 from lamdagent.execution.progress import Progress
 from lamdagent.objects.sources import check_source, kind_of
 from lamdagent.worker.prepare import Prepared, prepare_model
+from tests import forkserver
 
 
 def silent(progress: Progress) -> None:
@@ -248,7 +249,7 @@ def test_two_processes_at_once_prepare_one_model(tmp_path: Path) -> None:
         "print(prepare_model(lambda p: None, spec={'source': 'function:lamdagent.pico:build'}))"
     )
     env = {**os.environ, "LAMDAGENT_CACHE": str(tmp_path)}
-    both = [subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in "12"]
+    both = [forkserver.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in "12"]
     printed = {process.communicate(timeout=300)[0].strip() for process in both}
     assert [process.returncode for process in both] == [0, 0]
     assert len(printed) == 1 and len(list((tmp_path / "models").glob("build-????????????"))) == 1

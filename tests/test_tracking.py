@@ -30,6 +30,7 @@ from lamdagent.tracking.searches import close_orphans, end_search, find_search, 
 from lamdagent.tracking.store import RunStore
 from lamdagent.tracking.traces import traced_call
 from lamdagent.tracking.weights import download_model
+from tests import forkserver
 
 CHILD = """
 import sys
@@ -50,7 +51,7 @@ else:
 def child(store: RunStore, mode: str) -> subprocess.Popen[str]:
     """Another process that works in the same store."""
     command = [sys.executable, "-c", CHILD, store.uri, store.experiment, mode]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return forkserver.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def staging_folder(folder: Path) -> Path:
@@ -293,7 +294,7 @@ class TestSqlite(Contract):
         """MLflow's migrations break whoever comes second; we wait until all is there."""
         uri = f"sqlite:///{tmp_path}/fresh.db"
         script = f"from mlflow import MlflowClient; MlflowClient('{uri}').search_experiments()"
-        other = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+        other = forkserver.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
         while not (tmp_path / "fresh.db").exists():
             assert other.poll() is None
             time.sleep(0.01)
@@ -353,7 +354,7 @@ def test_several_processes_open_an_empty_store_at_once(tmp_path: Path) -> None:
         "import sys; from lamdagent.tracking.store import RunStore; print(RunStore(sys.argv[1], 'new').experiment_id)"
     )
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [forkserver.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     answers = [(*process.communicate(), process.returncode) for process in processes]
     assert answers == [("1\n", "", 0)] * 3
 
@@ -456,11 +457,11 @@ def test_only_a_dead_process_of_this_host_is_provably_dead() -> None:
 def test_the_champion_loads_in_a_fresh_process(tmp_path: Path) -> None:
     store = RunStore(f"sqlite:///{tmp_path}/mlflow.db", "x")
     run = store.open(start_search(store, "s1", "x", {}, ""), "action", "model-33333333", {}, {})
-    subprocess.run([sys.executable, "-c", PICO, str(tmp_path / "staging")], check=True, capture_output=True)
+    forkserver.run([sys.executable, "-c", PICO, str(tmp_path / "staging")], check=True, capture_output=True)
     entry = ModelEntry("model-33333333", f"runs:/{run}/model")
     store.finish(run, metrics={"score": 1.0}, staging=tmp_path / "staging", model=entry)
     command = [sys.executable, "-c", REGISTER, store.uri, run, str(store.weights(f"runs:/{run}/model"))]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = forkserver.run(command, check=True, capture_output=True, text=True).stdout
 
     assert output.split()[-3:] == ["1", "1", "LlamaForCausalLM"], "registering again makes no second version"
     assert store.client.get_model_version_by_alias("tooluse", "champion").run_id == run
