@@ -38,10 +38,12 @@ ROOT = Path(__file__).parents[1]
 PRELOADED = (
     *("mlflow.server", "mlflow.genai", "hydra", "litellm", "optuna", "lm_eval.models.huggingface", "mergekit.merge"),
     *("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer", "trl.trainer.kto_trainer", "trl.trainer.grpo_trainer"),
-    *("peft", "pandas", "sklearn.gaussian_process", "rich.progress"),
+    *("peft", "pandas", "datasets", "huggingface_hub.constants", "sklearn.gaussian_process", "rich.progress"),
 )
-READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "TORCH", "OMP_", "RAY_", "CUDA_", "LD_", "PYTHON")
+READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "TORCH", "OMP_", "RAY_", "LD_", "PYTHON")
 """What the libraries read when they are loaded: a process that wants other values is started as usual."""
+OFFLINE = "HF_HUB_OFFLINE"
+"""But for this one, which two of them keep as a constant."""
 WORKER = "--multiprocessing-fork"
 _PR_SET_CHILD_SUBREAPER = 36
 _MESSAGE_BYTES = 1 << 20
@@ -130,7 +132,7 @@ def _server() -> socket.socket:
 
 def _same_libraries(environment: dict[str, str]) -> bool:
     def of(variables: Any) -> dict[str, str]:
-        return {k: v for k, v in variables.items() if k.startswith(READ_AT_IMPORT) and k != "PYTHONPATH"}
+        return {k: v for k, v in variables.items() if k.startswith(READ_AT_IMPORT) and k not in ("PYTHONPATH", OFFLINE)}
 
     paths = environment.get("PYTHONPATH", "").split(":")
     return of(environment) == of(os.environ) and not any(Path(path, "sitecustomize.py").exists() for path in paths)
@@ -253,6 +255,8 @@ def _run(words: list[str]) -> None:
         signal.signal(number, signal.SIG_DFL)
     _heed_sigint()
     time.tzset()
+    for module in ("huggingface_hub.constants", "datasets.config"):
+        sys.modules[module].HF_HUB_OFFLINE = os.environ.get(OFFLINE, "0") == "1"  # type: ignore[attr-defined]
     sys.stdin = open(0, closefd=False)
     sys.stdout = open(1, "w", closefd=False)
     sys.stderr = open(2, "w", buffering=1, closefd=False)
@@ -268,6 +272,6 @@ def _run(words: list[str]) -> None:
         sys.argv = ["-c", *rest[1:]]
         exec(compile(rest[0], "<string>", "exec"), vars(sys.modules["__main__"]))
     else:
-        sys.path[:1] = [str(Path(kind).parent), *paths]
+        sys.path[:1] = [str(Path(kind).absolute().parent), *paths]
         sys.argv = [kind, *rest]
         runpy.run_path(str(Path(kind).absolute()), run_name="__main__")

@@ -15,6 +15,7 @@ from lamdagent.errors import ActionFailed, UserError
 from lamdagent.evaluation.fingerprint import BUILTIN, task_files, task_fingerprint
 from lamdagent.evaluation.task import Task
 from lamdagent.execution.progress import Progress
+from tests import forkserver
 
 SPLITS = {"search": "search", "test": "test"}
 BFCL = Task("bfcl", "bfcl", "right_call,none", folder="builtin", splits=SPLITS, limits={"search": 3})
@@ -212,7 +213,7 @@ def test_command_line_of_lm_eval_gives_the_same_scores_and_replies(talking: Path
     command += ["--tasks", "bfcl,restraint,instructions,pico_spell,letters_first", "--limit", "6", "--log_samples"]
     command += ["--apply_chat_template", "--fewshot_as_multiturn", "--output_path", str(tmp_path / "theirs")]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, env=offline, timeout=300, check=False)
+    result = forkserver.run(command, capture_output=True, text=True, env=offline, timeout=300, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     (found,) = (tmp_path / "theirs").rglob("results_*.json")
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -368,37 +368,16 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(shared), []
 
 
-SMALL_DISK = """
-lamdagent() { "$PYTHON" -m lamdagent "$@" 2>&1; echo "code $?"; }
-cd "$DISK"
-lamdagent "$@" budget.trials=3
-echo FULL
-head -c $(( $(df --output=avail -B1 . | tail -1) - 12000000 )) /dev/zero > ballast
-lamdagent "$@" budget.trials=1
-echo MADE SPACE
-lamdagent prune "$@"
-rm ballast
-lamdagent "$@" budget.trials=1
-echo FILLS UP
-lamdagent "$@" budget.trials=1 +action=hoards "~actions.nudge"
-echo LEFT
-find . -name "junk*" -o -name "staging*"
-df --output=pcent . | tail -1
-umask 0
-cp mlflow.db* "$COPY"
-"""
-"""Searches on a small disk: with room, without, with room again, and one that fills it up in the middle of a save."""
-
-
 @pytest.mark.slow
 def test_a_full_disk_costs_nothing_that_was_done(small_disk: tuple[Path, list[str]], tmp_path: Path) -> None:
     disk, command = small_disk
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {"PYTHONPATH": str(ROOT)}
-    inherited |= {"DISK": str(disk), "PYTHON": sys.executable, "COPY": str(tmp_path), "TMPDIR": str(tmp_path)}
-    arguments = ["--config-dir", str(ROOT / "tests" / "conf"), *STUNTS, "retention.keep_best=1"]
-    arguments += ["actions.nudge.hyperparameters.amount=[0.1,0.2,0.3,0.4]"]
+    inherited["TMPDIR"] = str(tmp_path)
+    overrides = ["--config-dir", str(ROOT / "tests" / "conf"), *STUNTS, "retention.keep_best=1"]
+    overrides += ["actions.nudge.hyperparameters.amount=[0.1,0.2,0.3,0.4]"]
     done = subprocess.run(
-        [*command, "sh", "-c", SMALL_DISK, "sh", *arguments],
+        [*command, sys.executable, "-m", "tests.small_disk", str(disk), str(tmp_path), *overrides],
+        cwd=ROOT,
         env=inherited,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
