@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import forkserver
+from tests import forkserver, stores
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: more threads slow pico models down
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # else a server starts eight processes for jobs
@@ -23,6 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def workers() -> None:
     """No worker of a test imports what a worker before it has imported."""
     forkserver.use_for_workers()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_stores() -> Iterator[None]:
+    """No test waits for MLflow to create its tables, but for those that are about it."""
+    with stores.created():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

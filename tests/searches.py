@@ -5,16 +5,12 @@ and `end` start it as a process, for tests whose point is the process: signals, 
 """
 
 import contextlib
-import functools
 import io
 import logging
 import os
-import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -23,8 +19,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lamdagent.tracking.connect import complete_file, open_client
-from tests import forkserver
+from lamdagent.tracking.connect import open_client
+from tests import forkserver, stores
 
 ROOT = Path(__file__).parents[1]
 CONF = ("--config-dir", str(ROOT / "tests" / "conf"))
@@ -34,6 +30,8 @@ PATIENCE_S = 900.0
 
 def begin(folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
     """Start a search; its output, the worker's too, is one pipe that ends when both are gone."""
+    if not any(word.startswith("tracking.uri=") for word in arguments):
+        stores.create(folder / "mlflow.db")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "OPENAI_"))}
     return forkserver.Popen(
         [sys.executable, "-m", "lamdagent", *CONF, *arguments],
@@ -78,8 +76,6 @@ def search(folder: Path, *words: str, **environment: str) -> Said:
     """A whole search; its jobs run in this process, too, unless the words name an executor."""
     if not any(word.startswith(("execution=", "execution.kind=")) for word in words):
         words = (*words, "execution=inline")
-    if not any(word.startswith("tracking.uri=") for word in words) and not (folder / "mlflow.db").exists():
-        _create_store(folder)
     return lamdagent(folder, *CONF, *words, **environment)
 
 
@@ -101,23 +97,6 @@ def _exit_code(folder: Path, words: Iterable[str], environment: dict[str, str], 
         except SystemExit as ended:
             return int(ended.code or 0)
         return 0
-
-
-def _create_store(folder: Path) -> None:
-    """As MLflow leaves it, whose tables take seconds to create: the tests of this process share one file of them."""
-    made_in = _empty_store()
-    shutil.copy(made_in / "mlflow.db", folder)
-    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-        place = "artifact_location"  # of the experiment that every store has; else the store would seem to have moved
-        database.execute(f"UPDATE experiments SET {place} = replace({place}, ?, ?)", (str(made_in), str(folder)))
-
-
-@functools.cache
-def _empty_store() -> Path:
-    folder = Path(tempfile.mkdtemp())
-    open_client(f"sqlite:///{folder}/mlflow.db")
-    complete_file(f"sqlite:///{folder}/mlflow.db")
-    return folder
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from tests.searches import PATIENCE_S, begin, end, fingerprints, of_kind, runs_o
 from tests.test_execution import ExecutorContract, ended
 
 pytestmark = pytest.mark.slow
+STUNTS = ("+experiment=stunts", "actions.nudge.hyperparameters.amount=[0.1,0.2,0.3,0.4]")
 SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
@@ -130,27 +131,28 @@ class TestTwoNodes:
 
     def test_a_search_survives_a_lost_node(self, cluster: Any, tmp_path: Path) -> None:
         address = f"execution.address={cluster.address}"
-        process = begin(tmp_path, "+experiment=smoke", "execution=ray", address, "budget.trials=6")
-        wait_for(tmp_path, process, lambda runs: len(running(runs)) == 2)
+        words = ("~actions.dpo_lora", "execution=ray", address, "budget.trials=4", "search.test_top=1")
+        process = begin(tmp_path, "+experiment=smoke", *words)
+        wait_for(tmp_path, "lamdagent-smoke", process, lambda runs: len(running(runs)) == 2)
         cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
         code, output = end(process)
         assert code == 0, output
         runs = runs_of(tmp_path, "lamdagent-smoke")
         assert {run.info.status for run in runs} == {"FINISHED"}, output
-        assert len(of_kind(runs, "action")) == 6 and max(Counter(fingerprints(runs)).values()) == 1
+        assert len(of_kind(runs, "action")) == 4 and max(Counter(fingerprints(runs)).values()) == 1
 
 
 def running(runs: list[Run]) -> list[Run]:
     return [run for run in of_kind(runs, "action") if run.info.status == "RUNNING"]
 
 
-def wait_for(folder: Path, process: Any, condition: Any) -> None:
+def wait_for(folder: Path, experiment: str, process: Any, condition: Any) -> None:
     until = time.monotonic() + PATIENCE_S
     while True:
         assert time.monotonic() < until and process.poll() is None, end(process)
         if (folder / "mlflow.db").exists():
             try:
-                if condition(runs_of(folder, "lamdagent-smoke")):
+                if condition(runs_of(folder, experiment)):
                     return
             except AssertionError:
                 pass  # the experiment is not there yet
@@ -158,19 +160,19 @@ def wait_for(folder: Path, process: Any, condition: Any) -> None:
 
 
 def test_the_cluster_dies_with_a_killed_driver_and_a_restart_goes_on(tmp_path: Path) -> None:
-    command = ("+experiment=smoke", "execution=ray", "execution.at_once=2", "execution.cpus=0.5", "budget.trials=4")
+    command = (*STUNTS, "execution=ray", "execution.at_once=2", "execution.cpus=0.5", "budget.trials=4")
     process = begin(tmp_path, *command)
-    wait_for(tmp_path, process, lambda runs: running(runs) and fingerprints(runs))
+    wait_for(tmp_path, "stunts", process, lambda runs: running(runs) and fingerprints(runs))
     # Two small agents of Ray's watch for their node's end once a minute; whatever works must be gone sooner.
     family = [p for p in psutil.Process(process.pid).children(recursive=True) if "Agent" not in p.name()]
-    done = fingerprints(runs_of(tmp_path, "lamdagent-smoke"))
+    done = fingerprints(runs_of(tmp_path, "stunts"))
     process.kill()
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive, alive
     end(process)
     code, output = end(begin(tmp_path, *command))
     assert code == 0, output
-    runs = runs_of(tmp_path, "lamdagent-smoke")
+    runs = runs_of(tmp_path, "stunts")
     found = Counter(fingerprints(runs))
     assert set(done) <= set(found) and sum(found.values()) == 4 and max(found.values()) == 1
     assert not running(runs)

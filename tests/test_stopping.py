@@ -128,13 +128,13 @@ def test_one_ctrl_c_waits_for_the_action_in_flight(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_action_in_flight_ends_with_the_budget(tmp_path: Path) -> None:
     (tmp_path / "block").write_text("2")
-    limits = ("budget.trials=null", "budget.wall_clock_minutes=0.8")
+    limits = ("budget.trials=null", "budget.wall_clock_minutes=0.4")
     command = ("+experiment=stunts", "+action=gated", "~actions.nudge", "execution=local", *limits)
     code, output = search(tmp_path, *command, **{FOLDER: str(tmp_path)})
     assert code == 0, output
     runs = runs_of(tmp_path, "stunts")
     done, cut_off = of_kind(runs, "action")
     assert (done.info.status, cut_off.info.status) == ("FINISHED", "FAILED")
-    assert tag(cut_off, "failure_kind") == "budget" and "budget of 0.8 minutes" in tag(cut_off, "status_reason")
+    assert tag(cut_off, "failure_kind") == "budget" and "budget of 0.4 minutes" in tag(cut_off, "status_reason")
     assert "test.score" in done.data.metrics, "the time for the final test was kept"
     assert runs[0].info.status == "FINISHED"
