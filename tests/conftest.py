@@ -1,6 +1,8 @@
 """Fixtures that every test may use."""
 
+import gc
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from tests import forkserver, stores
 
+_modules = 0
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: more threads slow pico models down
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # else a server starts eight processes for jobs
 
@@ -17,6 +20,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left alone with them in the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_runtest_setup() -> None:
+    """Take what was imported out of the garbage collector's sight, as a worker does.
+
+    Trainers have it look through everything again and again, half a second each time.
+    """
+    global _modules
+    if len(sys.modules) > _modules + 50 or not gc.get_freeze_count():
+        _modules = len(sys.modules)
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
