@@ -40,7 +40,7 @@ PRELOADED = (
     *("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer", "trl.trainer.kto_trainer", "trl.trainer.grpo_trainer"),
     *("peft", "pandas", "datasets", "huggingface_hub.constants", "sklearn.gaussian_process", "rich.progress"),
 )
-READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "ACCELERATE_", "OMP_", "RAY_", "LD_", "PYTHON")
+READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "ACCELERATE_", "OMP_", "RAY_", "LD_", "PYTHON", "_MLFLOW_STATIC")
 """What the libraries read when they are loaded: a process that wants other values is started as usual."""
 OFFLINE = "HF_HUB_OFFLINE"
 """But for this one, which two of them keep as a constant."""

@@ -61,7 +61,9 @@ def test_a_search_goes_on_over_a_jump_and_so_does_the_next(tmp_path: Path, jump_
     offset = tmp_path / "offset"
     offset.write_text("0")
     clock = {"CLOCK_OFFSET": str(offset), "PYTHONPATH": f"{ROOT / 'tests' / 'clock'}:{ROOT}"}
-    process = begin(tmp_path, "+experiment=smoke", "agent=random", "execution=inline", "budget.trials=5", **clock)
+    amounts = "actions.nudge.hyperparameters.amount=[0.1,0.2,0.3,0.4,0.5,0.6]"
+    search = ("+experiment=stunts", "agent=random", "execution=inline", amounts)
+    process = begin(tmp_path, *search, "budget.trials=5", **clock)
     assert process.stdout
     seen = []
     for line in process.stdout:
@@ -73,11 +75,9 @@ def test_a_search_goes_on_over_a_jump_and_so_does_the_next(tmp_path: Path, jump_
     end(process)
     assert any(line.startswith("> 5/5") for line in seen), seen
     offset.write_text("0")  # and back again
-    code, output = end(
-        begin(tmp_path, "+experiment=smoke", "agent=random", "execution=inline", "budget.trials=6", **clock)
-    )
+    code, output = end(begin(tmp_path, *search, "budget.trials=6", **clock))
     assert code == 0, output
-    runs = runs_of(tmp_path, "lamdagent-smoke")
+    runs = runs_of(tmp_path, "stunts")
     assert not [run for run in runs if run.info.status == "RUNNING"]
     done = fingerprints(runs)
     assert len(done) == 6 and max(Counter(done).values()) == 1
