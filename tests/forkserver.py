@@ -134,8 +134,7 @@ def _same_libraries(environment: dict[str, str]) -> bool:
     def of(variables: Any) -> dict[str, str]:
         return {k: v for k, v in variables.items() if k.startswith(READ_AT_IMPORT) and k not in ("PYTHONPATH", OFFLINE)}
 
-    paths = environment.get("PYTHONPATH", "").split(":")
-    return of(environment) == of(os.environ) and not any(Path(path, "sitecustomize.py").exists() for path in paths)
+    return of(environment) == of(os.environ)
 
 
 def _heed_sigint() -> None:
@@ -262,6 +261,11 @@ def _run(words: list[str]) -> None:
     sys.stderr = open(2, "w", buffering=1, closefd=False)
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(":") if path]
     sys.modules["__main__"] = ModuleType("__main__")
+    for file in (Path(path, "sitecustomize.py") for path in paths):
+        if file.exists():  # what it forbids or changes was imported long ago
+            for name in [name for name in sys.modules if name.partition(".")[0] == "lamdagent"]:
+                del sys.modules[name]
+            runpy.run_path(str(file))
     kind, *rest = [*dropwhile(_FLAG.fullmatch, words)]
     if kind == "-m":
         sys.path[:1] = [os.getcwd(), *paths]

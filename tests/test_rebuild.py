@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module, metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -36,9 +37,11 @@ from lamdagent.objects.rows import cached_path
 from lamdagent.objects.sources import WHEELS
 from lamdagent.planning.plan import Plan, make_plan
 from lamdagent.worker.prepare import from_gguf
+from tests import python_shim
 from tests.test_sources import gguf_file  # noqa: F401 - a fixture
 
 CONF = Path(__file__).parents[1] / "conf"
+PLAIN_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 WITHOUT_US = """
 import sys
 
@@ -135,12 +138,11 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     return made
 
 
-def run(folder: Path) -> "subprocess.CompletedProcess[str]":
-    """`sh rebuild.sh`, in an environment in which this package cannot be imported."""
+def run(folder: Path, path: str = PLAIN_PATH) -> "subprocess.CompletedProcess[str]":
+    """`sh rebuild.sh`, in an environment in which this package cannot be imported; `path` is its PATH."""
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(WITHOUT_US)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW_", "LAMDAGENT_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = inherited | {"PYTHONPATH": str(folder / "site"), "PATH": path, "HF_HUB_OFFLINE": "1"}
     refused = subprocess.run(["python", "-c", "import lamdagent"], env=environment, capture_output=True, text=True)
     assert "lamdagent is not installed here" in refused.stderr
@@ -156,7 +158,8 @@ def score(folder: str, plan: Plan) -> dict[str, Score]:
 def rebuilt(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rebuild")
     write(family.trials[-1], family.history, family.plan, folder)
-    done = run(folder)
+    with TemporaryDirectory() as commands, python_shim.on_path(Path(commands)) as path:
+        done = run(folder, path)
     assert done.returncode == 0, done.stderr
     return folder
 
