@@ -165,6 +165,7 @@ def main(descriptor: int) -> None:
             subprocess.Popen = Popen  # type: ignore[misc]
             _end(_exit_code(order["words"]))
         ours.close()
+    os._exit(0)  # those who wait for a process's output wait for its server's end, too
 
 
 def _preload() -> dict[str, str]:
