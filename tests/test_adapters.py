@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from lamdagent.objects.adapters import spec_of
 from lamdagent.objects.model import Model, Origin
 from lamdagent.objects.sources import check_source, full_spec
 from lamdagent.worker.prepare import Prepared, prepare_model
+from tests import python_shim
 from tests.searches import lamdagent, of_kind, runs_of, search, tag
 from tests.test_rebuild import run
 
@@ -149,7 +151,8 @@ def test_plain_commands_apply_stacked_adapters(stack: Stack, tmp_path: Path) -> 
         (tmp_path / name).write_text(text)
     lines = ["set -e", 'cd "$(dirname "$0")"', "mkdir -p models", *part.commands]
     (tmp_path / "rebuild.sh").write_text("\n".join(lines))
-    done = run(tmp_path)
+    with TemporaryDirectory() as commands, python_shim.on_path(Path(commands)) as path:
+        done = run(tmp_path, path)
     assert done.returncode == 0, done.stderr
     assert equal(tmp_path / place(model), stack.last)
 
