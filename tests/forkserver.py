@@ -4,8 +4,9 @@ A test of a whole search starts a driver, and that a worker; MLflow, torch and T
 a core. `Popen` gives the same process, a child of the caller with its own pid, environment, folder and output. It
 differs in one thing: the libraries are in memory already. Tests of what is loaded, or when, use `subprocess.Popen`.
 
-The server forks twice: the process in between ends at once, so that the caller, whom the kernel takes for the nearest
-reaper meanwhile, becomes the parent of what is left. A driver has a server of its own, for its workers.
+multiprocessing has a fork server, too, but what it starts is no child of the caller and has the server's environment,
+folder and output. This one forks twice: the process in between ends at once, and the caller, whom the kernel takes for
+the nearest reaper meanwhile, becomes the parent of what is left. A driver has a server of its own, for its workers.
 """
 
 import atexit

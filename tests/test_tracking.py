@@ -1,5 +1,6 @@
 """The store's contract, on SQLite and on a real tracking server, and what opening a store promises."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -384,9 +385,17 @@ def test_a_wrong_address_is_the_users_fault(uri: str, message: str) -> None:
         RunStore(uri, "x")
 
 
+def _on_a_port_like_a_refusal() -> socket.socket:
+    """A listening socket with 401 or 403 in its address."""
+    for port in (*range(14010, 14020), *range(14030, 14040)):
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
+    raise AssertionError("all of twenty ports are taken")
+
+
 def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "ANSWER_TIMEOUT_S", 1)
-    with socket.create_server(("127.0.0.1", 14030)) as silent:  # the port has the number of a refusal in it
+    with _on_a_port_like_a_refusal() as silent:
         with pytest.raises(UserError, match="does not answer .waited twice 1 s"):
             RunStore(f"http://127.0.0.1:{silent.getsockname()[1]}", "x")
 
@@ -458,11 +467,11 @@ def test_only_a_dead_process_of_this_host_is_provably_dead() -> None:
 def test_the_champion_loads_in_a_fresh_process(tmp_path: Path) -> None:
     store = RunStore(f"sqlite:///{tmp_path}/mlflow.db", "x")
     run = store.open(start_search(store, "s1", "x", {}, ""), "action", "model-33333333", {}, {})
-    forkserver.run([sys.executable, "-c", PICO, str(tmp_path / "staging")], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", PICO, str(tmp_path / "staging")], check=True, capture_output=True)
     entry = ModelEntry("model-33333333", f"runs:/{run}/model")
     store.finish(run, metrics={"score": 1.0}, staging=tmp_path / "staging", model=entry)
     command = [sys.executable, "-c", REGISTER, store.uri, run, str(store.weights(f"runs:/{run}/model"))]
-    output = forkserver.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     assert output.split()[-3:] == ["1", "1", "LlamaForCausalLM"], "registering again makes no second version"
     assert store.client.get_model_version_by_alias("tooluse", "champion").run_id == run
