@@ -1,19 +1,35 @@
 """Fixtures that every test may use."""
 
+import contextlib
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests import forkserver, stores
+from tests import forkserver, python_shim, stores
 
 _modules = 0
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: more threads slow pico models down
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # else a server starts eight processes for jobs
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Fork the test processes, too: the libraries are loaded once for all of them."""
+    folder = Path(tempfile.mkdtemp(prefix="tests"))
+    shims = contextlib.ExitStack()
+    shims.enter_context(python_shim.on_path(folder))
+    config.add_cleanup(lambda: shutil.rmtree(folder))
+    config.add_cleanup(shims.close)
+    for spec in specs:
+        spec.python = str(folder / "python")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,7 +44,7 @@ def pytest_runtest_setup() -> None:
     Trainers have it look through everything again and again, half a second each time.
     """
     global _modules
-    if len(sys.modules) > _modules + 50 or not gc.get_freeze_count():
+    if len(sys.modules) > _modules + 50:  # not gc.get_freeze_count(): it counts for 0.1 s, each time
         _modules = len(sys.modules)
         gc.freeze()
 

@@ -87,11 +87,19 @@ def run(command: list[Any], **settings: Any) -> "subprocess.CompletedProcess[Any
 
 
 def fork(
-    words: list[str], folder: str, environment: dict[str, str], streams: dict[int, int], new_session: bool = False
+    words: list[str],
+    folder: str,
+    environment: dict[str, str],
+    streams: dict[int, int],
+    new_session: bool = False,
+    for_good: bool = True,
 ) -> int:
-    """The pid of a new child that runs `python *words`; `streams`: number there -> descriptor here."""
+    """The pid of a new child that runs `python *words`; `streams`: number there -> descriptor here.
+
+    `for_good`: what the child starts in its turn is forked, too.
+    """
     order = {"words": words, "folder": folder, "environment": environment, "numbers": list(streams)}
-    order["new_session"] = new_session
+    order |= {"new_session": new_session, "for_good": for_good}
     with _lock:
         server = _server()
         _adopt(True)
@@ -162,8 +170,9 @@ def main(descriptor: int) -> None:
         if os.fork():
             control.close()
             _line[:] = [ours]
-            use_for_workers()
-            subprocess.Popen = Popen  # type: ignore[misc]
+            if order["for_good"]:
+                use_for_workers()
+                subprocess.Popen = Popen  # type: ignore[misc]
             _end(_exit_code(order["words"]))
         ours.close()
     os._exit(0)  # those who wait for a process's output wait for its server's end, too

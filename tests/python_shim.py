@@ -41,16 +41,20 @@ def on_path(folder: Path) -> Iterator[str]:
 
 
 def _serve(listening: socket.socket) -> None:
-    """One after another, as a script runs them; until the socket is closed."""
+    """Until the socket is closed."""
     while True:
         try:
             line, _ = listening.accept()
         except OSError:
             return
-        with line:
-            message, streams, _, _ = socket.recv_fds(line, 1 << 20, 3)
-            words, folder, environment = json.loads(message)
-            pid = forkserver.fork(words, folder, environment, dict(enumerate(streams)))
-            for descriptor in streams:
-                os.close(descriptor)
-            line.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+        threading.Thread(target=_started, args=(line,), daemon=True).start()
+
+
+def _started(line: socket.socket) -> None:
+    with line:
+        message, streams, _, _ = socket.recv_fds(line, 1 << 20, 3)
+        words, folder, environment = json.loads(message)
+        pid = forkserver.fork(words, folder, environment, dict(enumerate(streams)), for_good=False)
+        for descriptor in streams:
+            os.close(descriptor)
+        line.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())

@@ -112,7 +112,8 @@ def _as_before() -> Iterator[None]:
             one.disabled = False  # those that were made meanwhile
         for one, disabled, level, before in loggers:
             one.disabled, one.handlers = disabled, before
-            one.setLevel(level)
+            if one.level != level:  # setting it goes through every logger that there is
+                one.setLevel(level)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from werkzeug.security import generate_password_hash
 
-from tests import forkserver
+from tests import forkserver, stores
 
 PATIENCE_S = 180.0
 ADMIN_PASSWORD = "a long admin password"
@@ -68,13 +68,19 @@ def server(
     ended_by: signal.Signals = signal.SIGTERM,
     **environment: str,
 ) -> Iterator[str]:
-    """A real server on `backend` or `folder`/mlflow.db, with proxied artifacts; its address, prefix included."""
+    """A real server on `backend` or `folder`/mlflow.db, with proxied artifacts; its address, prefix included.
+
+    `app`: MLflow's own one when empty.
+    """
     options = ["--static-prefix", prefix] if prefix else []
+    options += ["--app-name", app] if app else []
+    if not backend:
+        stores.create(folder / "mlflow.db")
     port = port or free_port()
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     with (folder / "server.log").open("w") as log:
         process = forkserver.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--app-name", app, "--workers", "1", "--port", str(port)]
+            [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
             + ["--backend-store-uri", backend or f"sqlite:///{folder}/mlflow.db", *options],
             cwd=folder,
             env=inherited | NO_JOBS | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"} | environment,

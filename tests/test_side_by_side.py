@@ -161,12 +161,13 @@ def started(folder: Path, uri: str, trials: int, *words: str, **environment: str
     """A search with the seed of all others, so that all want the same actions."""
     folder.mkdir()
     environment |= {"MLFLOW_TRACKING_URI": uri, "LAMDAGENT_CACHE": os.environ["LAMDAGENT_CACHE"]}
-    return begin(folder, "+experiment=smoke", f"budget.trials={trials}", "search.test_top=1", *words, **environment)
+    amounts = "actions.nudge.hyperparameters.amount=[0.1,0.2,0.3,0.4,0.5,0.6]"
+    return begin(folder, "+experiment=stunts", amounts, f"budget.trials={trials}", *words, **environment)
 
 
 def runs_in(uri: str) -> list[Run]:
     client = open_client(uri)
-    found = client.get_experiment_by_name("lamdagent-smoke")
+    found = client.get_experiment_by_name("stunts")
     return list(client.search_runs([found.experiment_id], max_results=1000)) if found else []
 
 

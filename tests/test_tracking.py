@@ -32,6 +32,7 @@ from lamdagent.tracking.store import RunStore
 from lamdagent.tracking.traces import traced_call
 from lamdagent.tracking.weights import download_model
 from tests import forkserver
+from tests.servers import server
 
 CHILD = """
 import sys
@@ -70,34 +71,8 @@ def sqlite_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server with proxied artifacts."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "art"),
-    ]
-    log = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, text=True, process_group=0)
-    ready, lines = threading.Event(), []
-
-    def read() -> None:
-        for line in process.stdout or ():
-            lines.append(line)
-            if "Uvicorn running" in line:
-                ready.set()
-
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        assert ready.wait(180), "".join(lines)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, 9)
-        process.wait()
+    with server(tmp_path_factory.mktemp("server"), app="") as uri:
+        yield uri
 
 
 class Contract:
@@ -464,14 +439,14 @@ def test_only_a_dead_process_of_this_host_is_provably_dead() -> None:
 
 
 @pytest.mark.slow
-def test_the_champion_loads_in_a_fresh_process(tmp_path: Path) -> None:
+def test_the_champion_is_registered_once_and_loads(tmp_path: Path) -> None:
     store = RunStore(f"sqlite:///{tmp_path}/mlflow.db", "x")
     run = store.open(start_search(store, "s1", "x", {}, ""), "action", "model-33333333", {}, {})
-    subprocess.run([sys.executable, "-c", PICO, str(tmp_path / "staging")], check=True, capture_output=True)
+    forkserver.run([sys.executable, "-c", PICO, str(tmp_path / "staging")], check=True, capture_output=True)
     entry = ModelEntry("model-33333333", f"runs:/{run}/model")
     store.finish(run, metrics={"score": 1.0}, staging=tmp_path / "staging", model=entry)
     command = [sys.executable, "-c", REGISTER, store.uri, run, str(store.weights(f"runs:/{run}/model"))]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = forkserver.run(command, check=True, capture_output=True, text=True).stdout
 
     assert output.split()[-3:] == ["1", "1", "LlamaForCausalLM"], "registering again makes no second version"
     assert store.client.get_model_version_by_alias("tooluse", "champion").run_id == run
