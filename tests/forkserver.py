@@ -41,12 +41,13 @@ PRELOADED = (
     *("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer", "trl.trainer.kto_trainer", "trl.trainer.grpo_trainer"),
     *("peft", "pandas", "datasets", "huggingface_hub.constants", "sklearn.gaussian_process", "rich.progress"),
 )
-READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "ACCELERATE_", "OMP_", "RAY_", "LD_", "PYTHON", "_MLFLOW_STATIC")
+READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "OMP_", "RAY_", "LD_", "PYTHON", "_MLFLOW_STATIC")
 """What the libraries read when they are loaded: a process that wants other values is started as usual."""
 OFFLINE = "HF_HUB_OFFLINE"
 """But for this one, which two of them keep as a constant."""
 WORKER = "--multiprocessing-fork"
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NAME = 15
 _MESSAGE_BYTES = 1 << 20
 _FLAG = re.compile("-[BEIPsu]|-X.+|-W.+")
 """Of the interpreter, without meaning here."""
@@ -164,15 +165,14 @@ def main(descriptor: int) -> None:
         os.environ.clear()
         os.environ.update(set_meanwhile | order["environment"])
         os.chdir(order["folder"])
-        if order["words"][-1] == WORKER:
-            _end(_exit_code(order["words"]))
         ours, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork():
             control.close()
             _line[:] = [ours]
             if order["for_good"]:
                 use_for_workers()
-                subprocess.Popen = Popen  # type: ignore[misc]
+                for module in [m for m in sys.modules.values() if vars(m).get("Popen") is _PLAIN]:
+                    module.Popen = Popen  # type: ignore[attr-defined]
             _end(_exit_code(order["words"]))
         ours.close()
     os._exit(0)  # those who wait for a process's output wait for its server's end, too
@@ -205,8 +205,11 @@ def _ordered(control: socket.socket) -> dict[str, Any] | None:
         reading, writing = os.pipe()
         between = os.fork()
         if not between:
+            middle = os.getpid()
             if os.fork():
                 os._exit(0)
+            while os.getppid() == middle:  # its end must not be taken for that of the parent
+                time.sleep(0.001)
             if order["new_session"]:
                 os.setsid()
             os.write(writing, str(os.getpid()).encode())
@@ -281,6 +284,7 @@ def _run(words: list[str]) -> None:
     if kind == "-m":
         sys.path[:1] = [os.getcwd(), *paths]
         sys.argv = rest
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, rest[0].rpartition(".")[2].encode(), 0, 0, 0)
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif kind == "-c":
         sys.path[:1] = ["", *paths]
