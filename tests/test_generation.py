@@ -10,12 +10,13 @@ from mlflow.entities import Run
 from safetensors.torch import load_file
 
 from lamdagent import letters
-from lamdagent.actions.context import Context
+from lamdagent.actions.context import Context, ignore_progress
 from lamdagent.actions.sampling import rft
 from lamdagent.errors import ActionFailed
 from lamdagent.execution.progress import Progress
 from lamdagent.objects.dataset import is_made
 from lamdagent.objects.rows import as_text, cached_path, fingerprint_of_rows
+from lamdagent.worker.prepare import prepare_model
 from tests.searches import ROOT, client_of, lamdagent, of_kind, runs_of, tag
 
 CONF = ("--config-dir", str(ROOT / "tests" / "conf"))
@@ -35,11 +36,9 @@ def nothing(completions: list[Any], **_: Any) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A pico model that knows first letters."""
-    folder = tmp_path_factory.mktemp("letters") / "model"
-    letters.base(folder)
-    return str(folder)
+def model() -> str:
+    """A pico model that knows first letters; read only: the searches take it from the same cache."""
+    return prepare_model(ignore_progress, spec={"source": "function:lamdagent.letters:base", "license": "mit"}).folder
 
 
 @pytest.fixture(scope="module")

@@ -158,6 +158,8 @@ def test_recording_goes_on_and_the_table_can_be_compared(tmp_path: Path) -> None
     """A space of a few actions, recorded for real, interrupted after the first seed, and replayed."""
     small = ["~datasets.second", "~datasets.top", "~datasets.pairs", "~actions.dpo_lora", "~actions.merge_ties"]
     small += ["actions.sft_full.hyperparameters.learning_rate=3e-3", "actions.sft_full.hyperparameters.steps=4"]
+    small += ["~tasks.first", "~tasks.second", "~tasks.top"]
+    small += [f"+tasks.{name}.limits={{search: 24}}" for name in ("last", "low")]
     table, work = tmp_path / "table.gz", tmp_path / "work"
     common = ["--work", str(work), "--output", str(table), "--grown", "1", "--workers", "1", *small]
     for seeds in (["0"], ["0", "1"]):
@@ -175,7 +177,7 @@ def test_recording_goes_on_and_the_table_can_be_compared(tmp_path: Path) -> None
         "--landscape",
         str(table),
         "--seeds",
-        "4",
+        "2",
         "--trials",
         "5",
         "--plot",

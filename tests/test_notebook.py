@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests import forkserver
 from tests.searches import ROOT
 
 NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
@@ -23,6 +24,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell("import sys; print(sys.executable)"))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jupyter_client.launcher.Popen", forkserver.Popen)
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))

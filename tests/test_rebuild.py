@@ -260,7 +260,8 @@ def test_a_gguf_base_is_dequantised_to_the_same_weights(gguf_file: Path, tmp_pat
     for name, text in part.files.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "rebuild.sh").write_text("\n".join(['cd "$(dirname "$0")"', *part.commands]))
-    done = run(tmp_path)
+    with TemporaryDirectory() as commands, python_shim.on_path(Path(commands)) as path:
+        done = run(tmp_path, path)
     assert done.returncode == 0, done.stderr
     ours, theirs = (load_file(f / "model.safetensors") for f in (from_gguf(gguf_file), tmp_path / place(model)))
     assert ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())

@@ -36,6 +36,7 @@ from lamdagent.tracking.store import RunStore
 from lamdagent.tracking.weights import cached_model
 from lamdagent.weights import pruning
 from lamdagent.weights.retention import decide
+from tests import forkserver
 from tests.builders import DATASETS, TASKS, TYPES, base_trial, model, trial_of
 from tests.searches import ROOT, of_kind, runs_of, search, tag
 from tests.servers import server
@@ -349,34 +350,33 @@ class TestSpace:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
-    """A real disk of 64 MB, and the command that what uses it must be started with.
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """The folder of a real disk of 64 MB, and the rights by which tests/small_disk.py may mount it there.
 
-    A tmpfs in a mount namespace of its own, by the rights of root or of a user namespace. A container that grants
-    neither has a small /dev/shm.
+    It is a tmpfs, mounted by root or in a user namespace. A container that grants neither has a small /dev/shm, where
+    nothing need be mounted.
     """
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = f'mount -t tmpfs -o size=64m tmpfs {disk} && exec "$@"'
-    for rights in ([], ["--user", "--map-root-user"]):
-        command = ["unshare", *rights, "--mount", "sh", "-c", mount, "sh"]
-        if subprocess.run([*command, "true"], capture_output=True).returncode == 0:
-            yield disk, command
+    for rights, options in {"root": [], "user": ["--user", "--map-root-user"]}.items():
+        tried = ["unshare", *options, "--mount", "mount", "-t", "tmpfs", "tmpfs", str(disk)]
+        if subprocess.run(tried, capture_output=True).returncode == 0:
+            yield disk, rights
             return
     with tempfile.TemporaryDirectory(dir="/dev/shm") as shared:
         assert shutil.disk_usage(shared).free < 10**9, "no small disk here: it takes `unshare --mount`, or a small shm"
-        yield Path(shared), []
+        yield Path(shared), ""
 
 
 @pytest.mark.slow
-def test_a_full_disk_costs_nothing_that_was_done(small_disk: tuple[Path, list[str]], tmp_path: Path) -> None:
-    disk, command = small_disk
+def test_a_full_disk_costs_nothing_that_was_done(small_disk: tuple[Path, str], tmp_path: Path) -> None:
+    disk, rights = small_disk
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {"PYTHONPATH": str(ROOT)}
     inherited["TMPDIR"] = str(tmp_path)
     overrides = ["--config-dir", str(ROOT / "tests" / "conf"), *STUNTS, "retention.keep_best=1"]
     overrides += ["actions.nudge.hyperparameters.amount=[0.1,0.2,0.3,0.4]"]
-    done = subprocess.run(
-        [*command, sys.executable, "-m", "tests.small_disk", str(disk), str(tmp_path), *overrides],
+    done = forkserver.run(
+        [sys.executable, "-m", "tests.small_disk", str(disk), str(tmp_path), rights, *overrides],
         cwd=ROOT,
         env=inherited,
         stdout=subprocess.PIPE,
