@@ -164,7 +164,7 @@ class Soak:
     def __init__(self, folder: Path, seed: int, rng: random.Random, options: argparse.Namespace) -> None:
         """Start the server."""
         self.victims, self.away_s, self.after = options.victims, options.away, options.after
-        self.seed = seed
+        self.command = command(seed, options.trials)
         self.rng = rng
         self.folder = folder
         self.cache = made(folder / "cache")
@@ -198,7 +198,7 @@ class Soak:
     def driver(self) -> Driver:
         """Start the search, or go on with it."""
         settings = {"MLFLOW_TRACKING_URI": self.server.uri, "LAMDAGENT_CACHE": str(self.cache)}
-        return Driver(command(self.seed), self.folder, settings)
+        return Driver(self.command, self.folder, settings)
 
     def ended(self, driver: Driver, pause_s: float) -> int | None:
         """The driver's exit code, if it ends within so long."""
@@ -270,15 +270,15 @@ Summary = tuple[list[tuple[str, float]], str]
 """The finished actions in order with their scores, and the champion in the registry."""
 
 
-def command(seed: int) -> list[str]:
+def command(seed: int, trials: int) -> list[str]:
     """What is run."""
-    return ["+experiment=smoke", "agent=random", f"search.seed={seed}", "search.test_top=1", "budget.trials=10"]
+    return ["+experiment=smoke", "agent=random", f"search.seed={seed}", "search.test_top=1", f"budget.trials={trials}"]
 
 
-def undisturbed(folder: Path, seed: int) -> Summary:
+def undisturbed(folder: Path, seed: int, trials: int) -> Summary:
     """A search that nobody disturbs."""
     uri = f"sqlite:///{folder}/mlflow.db"
-    driver = Driver(command(seed), folder, {"MLFLOW_TRACKING_URI": uri})
+    driver = Driver(command(seed, trials), folder, {"MLFLOW_TRACKING_URI": uri})
     if driver.process.wait(PATIENCE_S) != 0:
         raise SystemExit("".join(driver.lines))
     return summary(uri)
@@ -325,6 +325,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="in all")
     parser.add_argument("--per-search", type=int, default=12, help="most kills in one search")
+    parser.add_argument("--trials", type=int, default=10, help="of a search")
     parser.add_argument("--searches", type=int, default=3, help="seeds of searches to take turns")
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS)
     parser.add_argument("--after", type=int, default=0, help="only from this action of a search on")
@@ -339,7 +340,7 @@ def main() -> None:
         while kills.total() < options.kills:
             seed = options.seed + number % options.searches
             if seed not in calm:
-                calm[seed] = undisturbed(made(Path(folder, f"calm-{seed}")), seed)
+                calm[seed] = undisturbed(made(Path(folder, f"calm-{seed}")), seed, options.trials)
             say(f"search {number + 1}, seed {seed}; {kills.total()} kills so far")
             soak = Soak(made(Path(folder, f"search-{number}")), seed, rng, options)
             try:

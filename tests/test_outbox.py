@@ -256,7 +256,7 @@ class TestOutage:
             while [run for run in store.runs() if run.status == "RUNNING"] or store.backlog:
                 assert time.monotonic() < until
                 close_orphans(store)
-                time.sleep(0.1)
+                time.sleep(0.3)
             runs = stored(target, f"orphans {cut}")
             assert [(run.info.status, tag(run, "failure_kind")) for run in runs] == [("FAILED", "orphan")] * 2
 
@@ -274,7 +274,7 @@ class TestOutage:
             until = time.monotonic() + 60
             while [r for r in journal.search_run.records() if r.status == "RUNNING" and r.kind == "action"]:
                 assert time.monotonic() < until
-                time.sleep(0.1)
+                time.sleep(0.3)
             journal.search_run.close("FINISHED", "")
             assert journal.store.flush(60)
             runs = stored(target, f"goes on {cut}")
@@ -349,7 +349,7 @@ def test_a_search_whose_server_is_dead_loses_nothing(tmp_path: Path, killed: boo
         driver = begin(tmp_path / "work", *arguments, **settings)
         while not (open_client(uri).get_experiment_by_name("stunts") and of_kind(stored(uri, "stunts"), "action")):
             assert time.monotonic() < until and driver.poll() is None, end(driver)
-            time.sleep(0.2)
+            time.sleep(0.5)
     wanted = '"FINISHED"' if killed else '"test.score"'  # who goes on does everything while it is away
     while not any(wanted in path.read_text() for path in outbox_root().glob("stunts-*/*/*/change.json")):
         assert time.monotonic() < until and driver.poll() is None, end(driver)

@@ -156,7 +156,7 @@ def wait_for(folder: Path, experiment: str, process: Any, condition: Any) -> Non
                     return
             except AssertionError:
                 pass  # the experiment is not there yet
-        time.sleep(0.3)
+        time.sleep(0.6)
 
 
 def test_the_cluster_dies_with_a_killed_driver_and_a_restart_goes_on(tmp_path: Path) -> None:

@@ -473,10 +473,10 @@ class TestFaultyActions:
 
 
 def test_wall_clock_ends_a_search_cleanly(tmp_path: Path) -> None:
-    endless = ("actions.nudge.slots.model.role=any", "budget.trials=null", "budget.wall_clock_minutes=0.2")
+    endless = ("actions.nudge.slots.model.role=any", "budget.trials=null", "budget.wall_clock_minutes=0.1")
     code, output = search(tmp_path, "+experiment=stunts", "agent=random", *endless)
     assert code == 0, output
-    assert "would not fit into 0.2 minutes" in output
+    assert "would not fit into 0.1 minutes" in output
     runs = runs_of(tmp_path, "stunts")
     cut_off = [run for run in runs if run.info.status != "FINISHED"]
     assert {tag(run, "failure_kind") for run in cut_off} <= {"budget"}, "only an action that was slower than the others"

@@ -13,7 +13,20 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_again_and_again_loses_nothing() -> None:
-    command = [sys.executable, "scripts/soak.py", "--kills", "3", "--per-search", "3", "--searches", "1", "--seed", "3"]
+    command = [
+        sys.executable,
+        "scripts/soak.py",
+        "--kills",
+        "3",
+        "--per-search",
+        "3",
+        "--trials",
+        "6",
+        "--searches",
+        "1",
+        "--seed",
+        "3",
+    ]
     done = forkserver.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     told = json.loads(done.stdout.splitlines()[-1])
     found = {kind: told[kind] for kind in ("lost", "duplicated", "left_running", "broken", "different", "unfinished")}
