@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lamdagent.actions.action import Action
+from lamdagent.api.trials import Trials
 from lamdagent.config import Config, SourceConfig
 from lamdagent.enumeration.space import ActionSpace, produced
 from lamdagent.evaluation.task import Score, Task, weighted_score
@@ -171,6 +172,21 @@ class TestHistory:
             for record in written[0]
         ]
         assert len(read(records).trials) == len(read(written[0]).trials)
+
+    @pytest.mark.parametrize("policy", [SurrogatePolicy(), TPEPolicy()], ids=["surrogate", "tpe"])
+    def test_a_process_that_died_between_a_run_and_its_params_costs_its_trial(
+        self, written: tuple[list[RunRecord], list[Decision]], policy: Policy
+    ) -> None:
+        trained = next(record for record in written[0] if record.tags.get(schema.ACTION) == "sft")
+        tags = {**trained.tags, schema.FINGERPRINT: "other"}
+        gone = dataclasses.replace(trained, run_id="e" * 32, status="FAILED", params={}, metrics={}, tags=tags)
+        records = [*written[0], gone]
+        history = read(records)
+        action = next(trial.action for trial in history if trial.run_id == gone.run_id)
+        assert action is not None and action.choices == () and not action.hyperparameters
+        frame = Trials(history, TASKS).to_frame().set_index("run_id")
+        assert frame.loc[gone.run_id, "hyperparameters"] == {}
+        assert all(_all_that_a_policy_sees(records, policy))
 
 
 def _tested(records: Sequence[RunRecord], value: float) -> list[RunRecord]:

@@ -128,6 +128,8 @@ def action_of(record: RunRecord, known: Known) -> Action:
     plain = {"action", "seed", "data_fraction", PROCESSES, *inputs}
     refs = [ref for inside in inputs.values() for ref in inside]
     objects = [_object(ref, known) for ref in refs]
+    values = {k: _value(v, grid.get(k, ())) for k, v in record.params.items() if k not in plain}
+    chosen = action_type.choices if action_type else tuple(values)
     return Action(
         type=name,
         models=tuple(
@@ -135,14 +137,13 @@ def action_of(record: RunRecord, known: Known) -> Action:
         ),
         datasets=tuple(o for o in objects if isinstance(o, Dataset)),
         resources=tuple(o for o in objects if isinstance(o, Resource)),
-        hyperparameters={k: _value(v, grid.get(k, ())) for k, v in record.params.items() if k not in plain}
-        | ({MICRO: int(rows)} if (rows := record.tags.get(schema.MICRO_BATCH)) else {}),
+        hyperparameters=values | ({MICRO: int(rows)} if (rows := record.tags.get(schema.MICRO_BATCH)) else {}),
         fingerprint=record.tags.get(schema.FINGERPRINT, ""),
         inputs=inputs,
         seed=int(record.params.get("seed", 0)),
         data_fraction=fraction_of(record),
         processes=int(record.params.get(PROCESSES, 1)),
-        choices=action_type.choices if action_type else tuple(k for k in record.params if k not in plain),
+        choices=tuple(key for key in chosen if key in values),  # a process may die between a run and its params
     )
 
 
