@@ -76,11 +76,18 @@ def _compose(command: Command, run_id: str | None, flags: frozenset[str]) -> Non
 
     from lamdagent.api.composing import Composed, faults_told
 
+    def carried_out(node: "DictConfig", words: tuple[str, ...]) -> None:
+        from rich.console import Console
+
+        from lamdagent.loop.terminal import Terminal
+
+        with Terminal(Console(stderr=True)).saying_warnings():  # a search says them beside its progress instead
+            command.run(Request(Composed(node, words), run_id, flags))
+
     @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     def composed(node: "DictConfig") -> None:
         overrides: Any = OmegaConf.to_container(cast(Any, HydraConfig.get().overrides), resolve=False)
-        words = tuple(overrides["task"])
-        _meaningful(lambda: command.run(Request(Composed(node, words), run_id, flags)))
+        _meaningful(lambda: carried_out(node, tuple(overrides["task"])))
 
     with faults_told(sys.argv[1:], tuple(COMMANDS)):
         composed()

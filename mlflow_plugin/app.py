@@ -53,7 +53,7 @@ def create_auth_app() -> Any:
 
 def _add_pages(readable: Readable) -> None:
     """Both routes on MLflow's Flask app, before it is wrapped: what comes later is never reached."""
-    ensure_indexes(os.environ.get(BACKEND_STORE_URI_ENV_VAR, ""), ours=True)
+    ensure_indexes(os.environ.get(BACKEND_STORE_URI_ENV_VAR, ""))
     pages = Blueprint("lamdagent", __name__)
 
     @pages.get(_add_static_prefix(LIST))

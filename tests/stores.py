@@ -12,6 +12,7 @@ from unittest.mock import patch
 from mlflow import MlflowClient
 
 from lamdagent.tracking import connect
+from lamdagent.tracking.read_only import sqlite_file
 
 
 def create(file: Path) -> None:
@@ -32,7 +33,7 @@ def created() -> Iterator[None]:
 
     def probed(uri: str) -> None:
         if uri.startswith("sqlite"):
-            create(connect.sqlite_file(uri))
+            create(sqlite_file(uri))
         probe(uri)
 
     with patch.object(connect, "probe_database", probed):

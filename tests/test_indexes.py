@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from mlflow import MlflowClient
 
-from lamdagent.tracking.connect import open_client
+from lamdagent.tracking.connect import open_to_look
 from lamdagent.tracking.indexes import INDEXES, ensure_indexes
 from lamdagent.tracking.store import RunStore
+from tests import stores
 from tests.servers import postgresql, server
 
 NAMES = {index.split()[0] for index in INDEXES}
@@ -37,12 +39,13 @@ def test_the_server_makes_them_in_its_own(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_a_store_yet_is_left_alone(tmp_path: Path) -> None:
-    assert not ensure_indexes(f"sqlite:///{tmp_path}/empty.db", ours=True)
+    assert not ensure_indexes(f"sqlite:///{tmp_path}/empty.db")
     assert not of_sqlite(tmp_path / "empty.db")
 
 
 def test_a_store_that_is_only_read_gets_none(tmp_path: Path) -> None:
-    open_client(f"sqlite:///{tmp_path}/theirs.db").search_experiments()
+    stores.create(tmp_path / "theirs.db")
+    open_to_look(f"sqlite:///{tmp_path}/theirs.db").search_experiments()
     assert of_sqlite(tmp_path / "theirs.db") and not of_sqlite(tmp_path / "theirs.db") & NAMES
 
 
@@ -59,7 +62,8 @@ def of_postgresql(database: str) -> set[str]:
 
 @pytest.mark.slow
 def test_a_search_makes_them_in_postgresql_and_a_reader_does_not(database: str) -> None:
-    open_client(database).search_experiments()
+    MlflowClient(database, database).search_experiments()  # makes the tables
+    open_to_look(database).search_experiments()
     assert of_postgresql(database) and not of_postgresql(database) & NAMES
     RunStore(database, "x")
     assert of_postgresql(database) >= NAMES
@@ -74,5 +78,5 @@ def test_who_may_not_goes_on_without(database: str) -> None:
         connection.exec_driver_sql("CREATE ROLE reader LOGIN")
         connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
     reader = sqlalchemy.make_url(database).set(username="reader").render_as_string(hide_password=False)
-    assert not ensure_indexes(reader, ours=True)
+    assert not ensure_indexes(reader)
     assert not of_postgresql(database) & NAMES

@@ -20,11 +20,11 @@ from lamdagent.errors import UserError
 from lamdagent.text import hide_passwords
 from lamdagent.tracking import connect, schema
 from lamdagent.tracking.artifact_layout import inspect
-from lamdagent.tracking.connect import sqlite_file
 from lamdagent.tracking.leaderboard import VIEW_TAG, leaderboard_path
 from lamdagent.tracking.lineage import ModelEntry
 from lamdagent.tracking.owner import provably_dead, this_process
 from lamdagent.tracking.ownership import claims
+from lamdagent.tracking.read_only import sqlite_file
 from lamdagent.tracking.reading import read_every_run
 from lamdagent.tracking.run_cache import FRESH_S, database_stamp
 from lamdagent.tracking.searches import close_orphans, end_search, find_search, reopen_search, start_search

@@ -81,7 +81,7 @@ def pruned(config: Config, dry_run: bool) -> Pruned:
     from lamdagent.weights import pruning
 
     outline = make_outline(config)
-    store = existing_store(config, "prune")
+    store = existing_store(config, "prune", look=dry_run)
     history = history_of(store, outline)
     found = pruning.decisions(store, history, outline.tasks, config)
     weights = tuple(Weights(one.trial, pruning.size(store, one.trial), one.kept) for one in found)

@@ -51,7 +51,7 @@ def rebuilt(config: Config, run_id: str, view: "Terminal") -> Rebuilt:
     from lamdagent.remaking.remake import Rebuilder
     from lamdagent.tracking.reading import artifact_folder, open_store_of, read_run
 
-    store = open_store_of(config.tracking.uri, run_id)
+    store = open_store_of(config.tracking.uri, run_id, look=False)
     record = read_run(store, run_id)
     if problem := _no_need(record):
         raise UserError(f"rebuild: the run {record.run_id} {problem}")

@@ -101,8 +101,8 @@ def history(
     return Trials(history_of(store, outline), outline.tasks)
 
 
-def existing_store(config: Config, who: str) -> "RunStore":
-    """The store, opened at an experiment that is there; `who` asks, as the message says.
+def existing_store(config: Config, who: str, *, look: bool = True) -> "RunStore":
+    """The store, opened at an experiment that is there; `who` asks, as the message says. `look`: as for `RunStore`.
 
     Raises:
         UserError: there is no store, or no such experiment in it.
@@ -113,7 +113,7 @@ def existing_store(config: Config, who: str) -> "RunStore":
     name = config.tracking.experiment
     if not open_to_read(config.tracking.uri).experiment_id(name):
         raise UserError(f"{who}: the store has no experiment {name!r}; set tracking.experiment")
-    return RunStore(config.tracking.uri, name)
+    return RunStore(config.tracking.uri, name, look=look)
 
 
 def history_of(store: "RunStore", outline: "Plan") -> History:

@@ -61,11 +61,11 @@ class Terminal:
         """Also say what this package logs as a warning: on the command line Hydra has switched off every other way.
 
         Hydra leaves the root logger at ERROR there and, before each search of a sweep, disables every logger that it
-        finds: while it lasts, the package's own level is set and its loggers are enabled.
+        finds: while it lasts, the package's own level is set and its loggers are enabled. The innermost one says it.
         """
         logger, handler = logging.getLogger("lamdagent"), _Warnings(self)
         level, disabled = logger.level, [one for one in _own_loggers() if one.disabled]
-        logger.addHandler(handler)
+        before, logger.handlers = logger.handlers, [handler]
         logger.setLevel(logging.WARNING)
         for one in disabled:
             one.disabled = False
@@ -75,7 +75,7 @@ class Terminal:
             for one in disabled:
                 one.disabled = True
             logger.setLevel(level)
-            logger.removeHandler(handler)
+            logger.handlers = before
 
     def say(self, text: str, style: str = "") -> None:
         """One line."""

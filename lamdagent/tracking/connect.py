@@ -14,6 +14,7 @@ from pathlib import Path
 from lamdagent.errors import UserError
 from lamdagent.text import hide_passwords
 from lamdagent.tracking.indexes import ensure_indexes
+from lamdagent.tracking.read_only import check_schema, readable, sqlite_file
 from lamdagent.tracking.relocate import ARTIFACTS
 
 # No "View run at" lines between ours.
@@ -66,26 +67,39 @@ def resolve_uri(uri: str | None) -> str:
     return f"{head}:///{Path(path).absolute()}"
 
 
-def open_client(uri: str, *, ours: bool = False) -> MlflowClient:
-    """A client whose store has answered and whose tables exist. `uri` comes from `resolve_uri`.
+def open_client(uri: str) -> MlflowClient:
+    """A client to search with: its store has answered, its tables exist, and a database has the indexes that we want.
 
-    `ours`: a search keeps its runs there, so its database gets the indexes that a search wants; what is only read
-    (others' runs, a model) gets none.
+    `uri` comes from `resolve_uri`.
 
     Raises:
         UserError: unreachable, refused, not a store, or of another MLflow version; within a minute.
     """
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _quieten()
     if uri.startswith("http"):
         return _open_server(uri)
     probe_database(uri)
     with _one_at_a_time(uri):
-        indexed = ensure_indexes(uri, ours=ours)  # before MLflow's connections load what statistics there are
+        indexed = ensure_indexes(uri)  # before MLflow's connections load what statistics there are
         client = _first_answer_of_database(uri)
         if not indexed:
-            ensure_indexes(uri, ours=ours)
+            ensure_indexes(uri)
         return client
+
+
+def open_to_look(uri: str) -> MlflowClient:
+    """A client that reads: no byte of a database changes, not even by MLflow. `uri` comes from `resolve_uri`.
+
+    Raises:
+        UserError: unreachable, refused, no store, or one that this MLflow cannot read.
+    """
+    _quieten()
+    return _open_server(uri) if uri.startswith("http") else _first_answer(readable(uri))
+
+
+def _quieten() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def find_experiment(client: MlflowClient, name: str, uri: str) -> str:
@@ -113,10 +127,10 @@ def find_experiment(client: MlflowClient, name: str, uri: str) -> str:
 
 
 def probe_database(uri: str) -> None:
-    """One connection attempt with a short timeout: MLflow itself would retry for an hour.
+    """One connection attempt with a short timeout, where MLflow itself would retry for an hour; a look at the schema.
 
     Raises:
-        UserError: with the driver's own words.
+        UserError: with the driver's own words, or with the command that mends the schema.
     """
     import sqlalchemy
 
@@ -126,10 +140,11 @@ def probe_database(uri: str) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         key = "timeout" if folder is not None or uri.startswith("mssql") else "connect_timeout"
         engine = sqlalchemy.create_engine(uri, connect_args={key: PROBE_TIMEOUT_S}, poolclass=sqlalchemy.pool.NullPool)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            if folder is not None:
-                with _unless_locked():  # a write-ahead log: a slow reader no longer locks writers out
-                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        engine.connect().close()
+        check_schema(uri)
+        if folder is not None:
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection, _unless_locked():
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # so that a slow reader locks no writers out
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         raise _fault(uri, f"cannot be opened ({_first_line(error)})") from None
     except ModuleNotFoundError as error:
@@ -152,11 +167,6 @@ def complete_file(uri: str) -> None:
     away = suppress(sqlalchemy.exc.OperationalError)  # locked, or gone: nothing is lost by it
     with away, engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def sqlite_file(uri: str) -> Path:
-    """The file of an absolute SQLite address."""
-    return Path(uri.partition(":///")[2])
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from mlflow.exceptions import MlflowException
 from lamdagent.errors import UserError
 from lamdagent.text import one_line
 from lamdagent.tracking.artifact_layout import inspect
-from lamdagent.tracking.connect import open_client, resolve_uri, sqlite_file
+from lamdagent.tracking.connect import open_to_look, resolve_uri
 from lamdagent.tracking.queries import NEWEST_FIRST, ask, pages
+from lamdagent.tracking.read_only import sqlite_file
 from lamdagent.tracking.runs import RunRecord, Weights, record_of
 from lamdagent.tracking.store import RunStore
 
@@ -142,7 +143,7 @@ def open_to_read(uri: str | None) -> StoreReader:
     resolved = resolve_uri(uri)
     if resolved.startswith("sqlite") and not sqlite_file(resolved).is_file():
         raise UserError(f"tracking.uri: there is no store at {resolved}; name another one with tracking.uri=...")
-    return StoreReader(open_client(resolved))
+    return StoreReader(open_to_look(resolved))
 
 
 def reader_of(store: RunStore) -> StoreReader:

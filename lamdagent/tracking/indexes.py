@@ -15,8 +15,8 @@ PATIENCE_S = 5
 """How long another program may hold the tables; then the next start makes the indexes."""
 
 
-def ensure_indexes(uri: str, *, ours: bool) -> bool:
-    """Whether an SQLite or PostgreSQL store that is `ours` has our indexes, and any SQLite file statistics, as wanted.
+def ensure_indexes(uri: str) -> bool:
+    """Whether an SQLite or PostgreSQL store has our indexes, and an SQLite file statistics.
 
     What is missing is made.
 
@@ -28,10 +28,10 @@ def ensure_indexes(uri: str, *, ours: bool) -> bool:
     process does it just now.
     """
     sqlite = uri.startswith("sqlite")
-    statements = [f"CREATE INDEX IF NOT EXISTS {index}" for index in INDEXES] if ours else []
+    statements = [f"CREATE INDEX IF NOT EXISTS {index}" for index in INDEXES]
     if sqlite:
         statements += ["PRAGMA analysis_limit=1000", "ANALYZE"]
-    if not statements or not uri.startswith(("sqlite", "postgresql")):
+    if not uri.startswith(("sqlite", "postgresql")):
         return True
     import sqlalchemy
 

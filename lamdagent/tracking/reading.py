@@ -17,13 +17,13 @@ from lamdagent.tracking.runs import RunRecord, record_of
 from lamdagent.tracking.store import RunStore
 
 
-def open_store_of(uri: str | None, run_id: str) -> RunStore:
-    """The store, opened at the experiment of the run.
+def open_store_of(uri: str | None, run_id: str, *, look: bool = True) -> RunStore:
+    """The store, opened at the experiment of the run; `look`: to read alone, as `RunStore` says.
 
     Raises:
         UserError: there is no store, or no such run in it.
     """
-    return RunStore(uri, open_to_read(uri).experiment_of(run_id))
+    return RunStore(uri, open_to_read(uri).experiment_of(run_id), look=look)
 
 
 def read_run(store: RunStore, run_id: str) -> RunRecord:

@@ -4,6 +4,7 @@ MLflow keeps absolute paths of artifacts. They are brought up to date when the f
 same folder lies beside the database. MLflow has no call for that, hence SQL.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +20,33 @@ def relocate_experiment(client: "MlflowClient", experiment_id: str, file: Path) 
     return relocate_artifacts(file, client.get_experiment(experiment_id).artifact_location)
 
 
-def relocate_artifacts(file: Path, location: str) -> Path | None:
+def has_moved(location: str, beside: Path) -> bool:
+    """Whether `location`, an experiment's root, is not there, while the same folder lies in `beside`."""
+    root, here = Path(location or "/"), beside / ARTIFACTS
+    return (
+        root.parent.name == ARTIFACTS
+        and root.parent != here
+        and not os.path.exists(root)
+        and (here / root.name).is_dir()
+    )
+
+
+def relocate_artifacts(file: Path, location: str, beside: Path | None = None) -> Path | None:
     """Bring all addresses in the database `file` up to date when `location`, an experiment's root, has moved with it.
+
+    Args:
+        file: Of SQLite.
+        location: As the database has it.
+        beside: The folder with the artifacts, when it is not the file's.
 
     Returns:
         The folder that the addresses named until now; None when nothing was changed.
     """
     root = Path(location)
-    here = file.parent / ARTIFACTS
-    if root.parent.name != ARTIFACTS or root.parent == here or root.exists() or not (here / root.name).is_dir():
+    here = beside or file.parent
+    if not has_moved(location, here):
         return None
-    _rewrite(file, f"{root.parent}/", f"{here}/")
+    _rewrite(file, f"{root.parent}/", f"{here / ARTIFACTS}/")
     return root.parent.parent
 
 

@@ -186,9 +186,9 @@ def database_stamp(uri: str) -> Stamp | None:
 
     A store that was written to within the tick of the file system's clock could be written to again unseen.
     """
-    if not uri.startswith("sqlite"):
+    if not uri.startswith("sqlite:"):
         return None
-    from lamdagent.tracking.connect import sqlite_file
+    from lamdagent.tracking.read_only import sqlite_file
 
     found: list[int] = []
     for suffix in ("", "-wal"):

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from lamdagent.errors import UserError
 from lamdagent.text import hide_passwords
 from lamdagent.tracking import schema, weights
-from lamdagent.tracking.connect import find_experiment, open_client, resolve_uri, sqlite_file
+from lamdagent.tracking.connect import find_experiment, open_client, open_to_look, resolve_uri
 from lamdagent.tracking.delivery.connection import Connection
 from lamdagent.tracking.delivery.outbox import Outbox
 from lamdagent.tracking.delivery.queue import Backlog, DeliveryQueue
@@ -34,6 +34,7 @@ from lamdagent.tracking.patch import (
     with_pending,
 )
 from lamdagent.tracking.queries import NEWEST_FIRST, OURS, Experiments, active_experiments, ask, quoted
+from lamdagent.tracking.read_only import sqlite_file
 from lamdagent.tracking.relocate import relocate_experiment
 from lamdagent.tracking.run_cache import RunCache
 from lamdagent.tracking.runs import RunRecord
@@ -50,8 +51,10 @@ class RunStore:
     `connection`, `cache`, `queue` and `orphans` are for this package, `tracking`, alone.
     """
 
-    def __init__(self, uri: str | None, experiment: str) -> None:
+    def __init__(self, uri: str | None, experiment: str, *, look: bool = False) -> None:
         """Open the store at `uri` (None: MLFLOW_TRACKING_URI, then MLflow's default) and find or create `experiment`.
+
+        `look`: only to read an experiment that is there; no byte of a database changes, and nothing may be written.
 
         Raises:
             UserError: the address is wrong, nothing answers there, or the experiment was deleted.
@@ -59,7 +62,7 @@ class RunStore:
         self.uri = resolve_uri(uri)
         """Absolute: good in every working directory and for every child process."""
         fail_fast()
-        self.client = open_client(self.uri, ours=True)
+        self.client = open_to_look(self.uri) if look else open_client(self.uri)
         self.experiment = experiment
         try:
             self.experiment_id = find_experiment(self.client, experiment, self.uri)
@@ -73,7 +76,7 @@ class RunStore:
         self.cache = RunCache(self.client, self.experiment_id)
         self.queue = DeliveryQueue(self.connection, outbox, self.cache)
         self.orphans = Orphans(self.connection, self.queue, self.cache)
-        local = self.uri.startswith("sqlite")
+        local = self.uri.startswith("sqlite") and not look
         self.moved_from = relocate_experiment(self.client, self.experiment_id, sqlite_file(self.uri)) if local else None
         """The folder that an SQLite file was in when its artifacts were written, where they have been found again."""
         self._experiments = Experiments(self.client)

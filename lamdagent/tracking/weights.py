@@ -90,9 +90,9 @@ def download_model(uri: str, tracking_uri: str | None = None) -> str:
     Raises:
         UserError: there is no such model, or it is not in a layout that is known.
     """
-    from lamdagent.tracking.connect import open_client, resolve_uri
+    from lamdagent.tracking.connect import open_to_look, resolve_uri
 
-    return str(fetch(open_client(resolve_uri(tracking_uri)), uri))
+    return str(fetch(open_to_look(resolve_uri(tracking_uri)), uri))
 
 
 def fetch(client: MlflowClient, uri: str) -> Path:
