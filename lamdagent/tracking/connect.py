@@ -80,6 +80,9 @@ def open_client(uri: str) -> MlflowClient:
         return _open_server(uri)
     probe_database(uri)
     with _one_at_a_time(uri):
+        check_schema(uri)
+        if uri.startswith("sqlite"):
+            _write_ahead(uri)
         indexed = ensure_indexes(uri)  # before MLflow's connections load what statistics there are
         client = _first_answer_of_database(uri)
         if not indexed:
@@ -127,10 +130,10 @@ def find_experiment(client: MlflowClient, name: str, uri: str) -> str:
 
 
 def probe_database(uri: str) -> None:
-    """One connection attempt with a short timeout, where MLflow itself would retry for an hour; a look at the schema.
+    """One connection attempt with a short timeout: MLflow itself would retry for an hour.
 
     Raises:
-        UserError: with the driver's own words, or with the command that mends the schema.
+        UserError: with the driver's own words.
     """
     import sqlalchemy
 
@@ -141,15 +144,28 @@ def probe_database(uri: str) -> None:
         key = "timeout" if folder is not None or uri.startswith("mssql") else "connect_timeout"
         engine = sqlalchemy.create_engine(uri, connect_args={key: PROBE_TIMEOUT_S}, poolclass=sqlalchemy.pool.NullPool)
         engine.connect().close()
-        check_schema(uri)
-        if folder is not None:
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection, _unless_locked():
-                connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # so that a slow reader locks no writers out
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         raise _fault(uri, f"cannot be opened ({_first_line(error)})") from None
     except ModuleNotFoundError as error:
         hint = "for PostgreSQL: pip install 'psycopg[binary]'"
         raise _fault(uri, f"needs the Python database driver '{error.name}', which is not installed ({hint})") from None
+
+
+def _write_ahead(uri: str) -> None:
+    """Give an SQLite file a write-ahead log, so that a slow reader locks no writers out.
+
+    Raises:
+        UserError: it may not be written.
+    """
+    import sqlalchemy
+
+    patience = {"timeout": PROBE_TIMEOUT_S}
+    engine = sqlalchemy.create_engine(uri, connect_args=patience, poolclass=sqlalchemy.pool.NullPool)
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection, _unless_locked():
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise _fault(uri, f"cannot be opened ({_first_line(error)})") from None
 
 
 def complete_file(uri: str) -> None:

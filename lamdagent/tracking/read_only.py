@@ -34,8 +34,8 @@ WRITE_AHEAD = 2
 """Byte 18 of an SQLite file whose writers keep a write-ahead log (https://www.sqlite.org/fileformat.html, 1.3)."""
 PROBE_TIMEOUT_S = 5
 """How long a database may stay silent before its address counts as wrong."""
-SETTLED_S = 1.0
-"""A schema that has not changed for so long is not being upgraded."""
+SETTLED_S, CREATED_S = 1.0, 20.0
+"""A schema that has not changed for so long is not being upgraded; one without a name, not being created."""
 OLDER = "has the schema of an older MLflow. Back it up, then run: mlflow db upgrade <address>"
 
 
@@ -74,9 +74,11 @@ def check_schema(uri: str) -> None:
     """
     revision = _revision(uri, "mode=rw")
     while _state(revision) == "older":
-        time.sleep(SETTLED_S)
-        if revision == (later := _revision(uri, "mode=rw")):
-            raise _fault(uri, OLDER)
+        until = time.monotonic() + (SETTLED_S if revision else CREATED_S)
+        while (later := _revision(uri, "mode=rw")) == revision:
+            if time.monotonic() > until:
+                raise _fault(uri, OLDER)
+            time.sleep(0.5)
         revision = later
     if _state(revision) == "newer":
         raise _fault(uri, _newer())
