@@ -16,10 +16,11 @@ from lamdagent.errors import UserError
 from lamdagent.execution.executor import Event, Failed, Finished, Job, Update
 from lamdagent.execution.ray_executor import RETRIES, RayExecutor
 from tests.searches import PATIENCE_S, begin, end, fingerprints, of_kind, runs_of
+from tests.stunts import FOLDER
 from tests.test_execution import ExecutorContract, ended
 
 pytestmark = pytest.mark.slow
-STUNTS = ("+experiment=stunts", "actions.nudge.hyperparameters.amount=[0.1,0.2,0.3,0.4]")
+GATED = ("+experiment=stunts", "+action=gated", "~actions.nudge", "budget.trials=4")
 SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
@@ -160,9 +161,10 @@ def wait_for(folder: Path, experiment: str, process: Any, condition: Any) -> Non
 
 
 def test_the_cluster_dies_with_a_killed_driver_and_a_restart_goes_on(tmp_path: Path) -> None:
-    command = (*STUNTS, "execution=ray", "execution.at_once=1", "execution.cpus=1", "budget.trials=4")
-    process = begin(tmp_path, *command)
-    wait_for(tmp_path, "stunts", process, fingerprints)
+    command = (*GATED, "execution=ray", "execution.at_once=2", "execution.cpus=0.5")
+    (tmp_path / "block").write_text("2")  # this call never ends, so that there is one in flight to be killed
+    process = begin(tmp_path, *command, **{FOLDER: str(tmp_path)})
+    wait_for(tmp_path, "stunts", process, lambda runs: running(runs) and fingerprints(runs))
     # Two small agents of Ray's watch for their node's end once a minute; whatever works must be gone sooner.
     family = [p for p in psutil.Process(process.pid).children(recursive=True) if "Agent" not in p.name()]
     done = fingerprints(runs_of(tmp_path, "stunts"))
@@ -170,7 +172,8 @@ def test_the_cluster_dies_with_a_killed_driver_and_a_restart_goes_on(tmp_path: P
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive, alive
     end(process)
-    code, output = end(begin(tmp_path, *command))
+    (tmp_path / "block").write_text("0")
+    code, output = end(begin(tmp_path, *command, **{FOLDER: str(tmp_path)}))
     assert code == 0, output
     runs = runs_of(tmp_path, "stunts")
     found = Counter(fingerprints(runs))

@@ -59,7 +59,7 @@ def readable(uri: str) -> str:
         log.warning("%s %s; until then a private copy is upgraded and read.", file, OLDER)
     flags, moved = _flags(file), _moved(file) if state == "current" else []
     if state == "older" or moved or not flags:
-        return f"sqlite:///{_prepared(file)}"
+        return f"sqlite:///{_prepared(file, _stamp(file))}"
     # The stamp is for MLflow, which keeps what it has opened at an address: a file that has changed is another one.
     return f"sqlite+pysqlite:///file:{quote(str(file))}?{flags}&uri=true&stamp={_stamp(file)}"
 
@@ -201,11 +201,12 @@ def _copied(file: Path, stamp: str) -> Path:
     return folder / file.name
 
 
-def _prepared(file: Path) -> Path:
+@cache
+def _prepared(file: Path, stamp: str) -> Path:
     """A copy of this MLflow's schema, in which the addresses of artifacts that have moved with the file are right."""
     from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine
 
-    copied = _copied(file, _stamp(file))
+    copied = _copied(file, stamp)
     engine = create_sqlalchemy_engine(f"sqlite:///{copied}")  # type: ignore[no-untyped-call]
     _upgrade_db(engine)  # type: ignore[no-untyped-call]
     engine.dispose()
